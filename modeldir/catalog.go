@@ -1,0 +1,105 @@
+package modeldir
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Catalog is the set of models in force. It is immutable: a change makes a new
+// one, so a request that holds one sees a consistent world.
+type Catalog struct {
+	entries map[string]*entry // by every name a client may use: names and aliases
+	models  []*Model          // sorted by key
+	faults  []Fault           // sorted by file
+}
+
+// entry is what one client-visible name leads to: a model for each role.
+type entry struct {
+	main  *Model
+	roles map[Kind]*Model // nil unless the entry has several roles
+}
+
+// Fault is a file that could not be (fully) taken into the catalog. The last
+// good version of its models, if there was one, is still in force.
+type Fault struct {
+	File string // absolute path
+	Name string // the model concerned, as far as it could be told: the stem of the file otherwise
+	Err  error  // file, line, column and field where known
+}
+
+// NewCatalog makes a catalog of models, whose keys and names must be set. A name or
+// alias that two models claim (other than roles of one entry) is the fault of
+// the one that comes later in file order, which is then left out.
+func NewCatalog(models []*Model, faults ...Fault) *Catalog {
+	c := &Catalog{entries: make(map[string]*entry, len(models)), faults: faults}
+	for _, m := range models {
+		if err := c.add(m); err != nil {
+			c.faults = append(c.faults, Fault{File: m.File, Name: m.Name, Err: err})
+		}
+	}
+	slices.SortFunc(c.models, func(a, b *Model) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortStableFunc(c.faults, func(a, b Fault) int { return strings.Compare(a.File, b.File) })
+	return c
+}
+
+func (c *Catalog) add(m *Model) error {
+	if m.Key != m.Name { // a further role of an entry that must already be there
+		e := c.entries[m.Name]
+		if e == nil || e.main.File != m.File {
+			return fmt.Errorf("%s: role %s of model %q has no entry to belong to", m.File, m.Kind, m.Name)
+		}
+		if e.roles == nil {
+			e.roles = map[Kind]*Model{e.main.Kind: e.main}
+		}
+		e.roles[m.Kind] = m
+		c.models = append(c.models, m)
+		return nil
+	}
+	for _, name := range append([]string{m.Name}, m.Aliases...) {
+		if other := c.entries[name]; other != nil {
+			return fmt.Errorf("%s: the name %q is already taken by model %q of %s", m.File, name, other.main.Name, other.main.File)
+		}
+	}
+	e := &entry{main: m}
+	c.entries[m.Name] = e
+	for _, alias := range m.Aliases {
+		c.entries[alias] = e
+	}
+	c.models = append(c.models, m)
+	return nil
+}
+
+// Resolve returns the model that serves requests of the given kind under name,
+// which may be an alias. For an entry without that role it returns the entry's main
+// model: whether that one can serve the request is the engine's affair. It
+// reports false if no such name exists.
+func (c *Catalog) Resolve(name string, kind Kind) (*Model, bool) {
+	e := c.entries[name]
+	if e == nil {
+		return nil, false
+	}
+	if m := e.roles[kind]; m != nil {
+		return m, true
+	}
+	return e.main, true
+}
+
+// Models returns every model, further roles included, sorted by key. The slice is the
+// catalog's own: do not change it.
+func (c *Catalog) Models() []*Model { return c.models }
+
+// ByKey returns the models by their key.
+func (c *Catalog) ByKey() map[string]*Model {
+	return maps.Collect(func(yield func(string, *Model) bool) {
+		for _, m := range c.models {
+			if !yield(m.Key, m) {
+				return
+			}
+		}
+	})
+}
+
+// Faults returns what could not be taken, sorted by file.
+func (c *Catalog) Faults() []Fault { return c.faults }

@@ -1,0 +1,107 @@
+// Package modeldir turns a directory of TOML files, and the user's own
+// config.toml, into an immutable [Catalog] of models, and keeps it current.
+package modeldir
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Kind says what a model is for; it decides which endpoints reach it.
+type Kind string
+
+// The kinds a model can have. An empty kind in a file means [Chat].
+const (
+	Chat          Kind = "chat"
+	Embedding     Kind = "embedding"
+	Rerank        Kind = "rerank"
+	Speech        Kind = "speech"
+	Transcription Kind = "transcription"
+)
+
+// Names of engine kinds a model file may ask for.
+const (
+	EngineAuto        = "auto"
+	EngineLlamaServer = "llama-server"
+	EngineWasmEdge    = "wasmedge"
+	EngineCommand     = "command"
+)
+
+// IdentityNone is the identity of a model whose listener cannot be proven to be
+// ours, such as a container's.
+const IdentityNone = "none"
+
+// Model is one entry of the catalog: everything needed to start an instance and
+// to decide about it. It is immutable once it is in a [Catalog].
+//
+// Zero values mean "not given": the server's default applies.
+type Model struct {
+	// Name is the id clients use. It is unique over the whole catalog, aliases included.
+	Name string
+	// Key identifies what one set of instances serves: the name, or "name#role"
+	// for a further role of a multi-role entry. It is unique over the catalog.
+	Key string
+	// File is the absolute path of the file the model was read from.
+	File string
+	// Kind is never empty in a catalog.
+	Kind Kind
+
+	ModelPath string // absolute; "" when the engine needs none
+	Port      int    // fixed listening port; 0 = chosen at each start
+	CtxSize   int    // tokens; 0 = the engine's default
+	BatchSize int    // tokens; 0 = the engine's default
+
+	Engine         string // one of the Engine… names; never empty in a catalog
+	Aliases        []string
+	Args           []string // appended to the engine's own arguments
+	Env            map[string]string
+	NGPULayers     *int
+	Devices        []string
+	Command        []string // argv of a command engine, placeholders unexpanded
+	StopCommand    []string
+	CleanupCommand []string
+	Upstream       string // where a command engine listens, if not on our port: host:port or unix//path
+	Identity       string // "" or IdentityNone
+	ReadyPath      string // HTTP path probed for readiness; "" = the engine kind's default, TCP accept for command
+
+	IdleTimeout  *time.Duration // nil = server default, 0 = never retire
+	StartTimeout time.Duration  // 0 = server default
+	StopTimeout  time.Duration  // 0 = DefaultStopTimeout
+
+	MinInstances int // kept warm; 0 = scale to zero
+	MaxInstances int // 0 = 1
+	Concurrency  int // slots an instance has; 0 = the engine kind's default
+
+	Memory   int64 // bytes one instance needs; 0 = unknown
+	Priority int
+	Pinned   bool // never evicted to make room
+
+	// CancelByStream asks engines that do not notice a vanished client on a
+	// plain request to stream instead; nil = the engine kind's default.
+	CancelByStream *bool
+}
+
+// DefaultStopTimeout is how long an engine may take to stop before it is killed.
+const DefaultStopTimeout = 10 * time.Second
+
+// SameLaunch reports whether a and b start the same process, so that an instance of
+// one can go on serving as the other. Names, timeouts and limits are metadata
+// and do not count.
+func (m *Model) SameLaunch(o *Model) bool {
+	return m.Key == o.Key && m.Kind == o.Kind &&
+		m.ModelPath == o.ModelPath && m.Port == o.Port &&
+		m.CtxSize == o.CtxSize && m.BatchSize == o.BatchSize &&
+		m.Engine == o.Engine && slices.Equal(m.Args, o.Args) && maps.Equal(m.Env, o.Env) &&
+		samePtr(m.NGPULayers, o.NGPULayers) && slices.Equal(m.Devices, o.Devices) &&
+		slices.Equal(m.Command, o.Command) && slices.Equal(m.StopCommand, o.StopCommand) &&
+		slices.Equal(m.CleanupCommand, o.CleanupCommand) && m.Upstream == o.Upstream &&
+		m.Identity == o.Identity && m.ReadyPath == o.ReadyPath && m.Concurrency == o.Concurrency
+}
+
+func samePtr[T comparable](a, b *T) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
