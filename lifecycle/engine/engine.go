@@ -1,0 +1,160 @@
+// Package engine holds what the router knows about each kind of engine: its command
+// line, where it can listen, how it tells that it is ready, how many requests it
+// serves at a time and what of its behaviour must be made up for. Adding a kind is
+// adding one file.
+package engine
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"assistant/modeldir"
+)
+
+// Kind is a kind of engine. It is data and a few functions; the zero of an optional field
+// means that the kind has no such thing.
+type Kind struct {
+	Name string
+
+	// Socket says that the engine can listen on a unix socket, which is then used
+	// unless the model has a fixed port: a socket in a directory of our own cannot be anybody else's.
+	Socket bool
+
+	// Plan makes the command to run.
+	Plan func(m *modeldir.Model, at Place) (Plan, error)
+
+	// ReadyPath is the HTTP path whose 200 says "ready"; "" = accepting connections does. A
+	// model's ready_path goes before it.
+	ReadyPath string
+
+	// SlotsPath is the HTTP path that tells the number of slots (as total_slots), asked when
+	// the plan does not know it.
+	SlotsPath string
+
+	// CancelByStream says that the engine does not notice that the client of a plain request
+	// left, but that of a streamed one: plain requests are then streamed from it and joined.
+	CancelByStream bool
+}
+
+// Place is where an instance is to listen.
+type Place struct {
+	Instance string // unique name of the instance, fit for a container's name
+	Socket   string // path of a unix socket; "" = use Port
+	Port     int    // on 127.0.0.1
+}
+
+// Plan is a command to run.
+type Plan struct {
+	Argv  []string
+	Env   []string // "K=V", added to the router's own
+	Slots int      // requests served at a time; 0 = unlimited, SlotsUnknown = ask
+}
+
+// SlotsUnknown is the number of slots of an engine that has to be asked.
+const SlotsUnknown = -1
+
+// MissingError says that something a model needs is not on this machine.
+type MissingError struct {
+	What   string // "model file", "program"
+	Path   string
+	Remedy string // what to do about it
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%s not found: %s (%s)", e.What, e.Path, e.Remedy)
+}
+
+// For returns the kind of engine that runs the model.
+func For(m *modeldir.Model) (Kind, error) {
+	switch m.Engine {
+	case modeldir.EngineCommand:
+		return command, nil
+	case modeldir.EngineLlamaServer, modeldir.EngineAuto:
+		return llamaServer, nil
+	default:
+		return Kind{}, &MissingError{
+			What: "engine", Path: m.Engine,
+			Remedy: "this build runs " + modeldir.EngineLlamaServer + " and " + modeldir.EngineCommand + ": set engine to one of them",
+		}
+	}
+}
+
+// Check reports what is missing on this machine to run the model, nil if nothing is.
+func Check(m *modeldir.Model) error {
+	kind, err := For(m)
+	if err != nil {
+		return err
+	}
+	plan, err := kind.Plan(m, Place{Instance: "check", Port: 1})
+	if err != nil {
+		return err
+	}
+	_, err = program(plan.Argv[0])
+	return err
+}
+
+// StreamsPlain reports whether plain requests to the model are streamed from its engine, so that
+// a client that leaves frees the slot.
+func (k Kind) StreamsPlain(m *modeldir.Model) bool {
+	if m.CancelByStream != nil {
+		return *m.CancelByStream
+	}
+	return k.CancelByStream
+}
+
+// program returns the path of a program that is a path already or is to be looked up.
+func program(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", &MissingError{What: "program", Path: name, Remedy: "install it, or name it by its path"}
+	}
+	return path, nil
+}
+
+// modelFile checks that the model's file is there.
+func modelFile(m *modeldir.Model) error {
+	if m.ModelPath == "" {
+		return &MissingError{What: "model file", Path: `""`, Remedy: "set model_path"}
+	}
+	info, err := os.Stat(m.ModelPath)
+	if err != nil || info.IsDir() {
+		return &MissingError{What: "model file", Path: m.ModelPath, Remedy: "put it there, or mend model_path in " + m.File}
+	}
+	return nil
+}
+
+// environment is the model's own environment, placeholders filled in, in a fixed order.
+func environment(m *modeldir.Model, fill *strings.Replacer) []string {
+	env := make([]string, 0, len(m.Env))
+	for k, v := range m.Env {
+		env = append(env, k+"="+fill.Replace(v))
+	}
+	slices.Sort(env)
+	return env
+}
+
+// placeholders fills in what a model's commands may ask for.
+func placeholders(m *modeldir.Model, at Place) *strings.Replacer {
+	return strings.NewReplacer(
+		"{{port}}", strconv.Itoa(at.Port),
+		"{{model_path}}", m.ModelPath,
+		"{{name}}", m.Name,
+		"{{ctx_size}}", strconv.Itoa(m.CtxSize),
+		"{{batch_size}}", strconv.Itoa(m.BatchSize),
+		"{{instance}}", at.Instance,
+	)
+}
+
+// Fill returns argv with its placeholders filled in.
+func Fill(argv []string, m *modeldir.Model, at Place) []string {
+	fill := placeholders(m, at)
+	out := make([]string, len(argv))
+	for i, arg := range argv {
+		out[i] = fill.Replace(arg)
+	}
+	return out
+}

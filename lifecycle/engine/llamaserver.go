@@ -1,0 +1,106 @@
+package engine
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"assistant/modeldir"
+)
+
+// llamaServer is llama.cpp's llama-server. Flags and behaviour are those of build 11669 (0.7.0),
+// run here; all flags used are years older.
+var llamaServer = Kind{
+	Name:           modeldir.EngineLlamaServer,
+	Socket:         true,
+	ReadyPath:      "/health", // 503 while loading, 200 when ready
+	SlotsPath:      "/props",
+	CancelByStream: true, // a plain request generates to its end, whoever left (ggml-org/llama.cpp, measured)
+	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
+		path, err := LlamaServerPath()
+		if err != nil {
+			return Plan{}, err
+		}
+		if err := modelFile(m); err != nil {
+			return Plan{}, err
+		}
+		kindArgs, err := llamaKindArgs(m.Kind)
+		if err != nil {
+			return Plan{}, err
+		}
+		argv := append([]string{path, "-m", m.ModelPath, "--alias", llamaAlias(m.Name)}, kindArgs...)
+		if at.Socket != "" {
+			argv = append(argv, "--host", at.Socket)
+		} else {
+			argv = append(argv, "--host", "127.0.0.1", "--port", strconv.Itoa(at.Port))
+		}
+		argv = appendInt(argv, "-c", m.CtxSize)
+		argv = appendInt(argv, "-b", m.BatchSize)
+		argv = appendInt(argv, "-np", m.Concurrency)
+		if m.NGPULayers != nil {
+			argv = append(argv, "-ngl", strconv.Itoa(*m.NGPULayers))
+		}
+		if len(m.Devices) > 0 {
+			argv = append(argv, "--device", strings.Join(m.Devices, ","))
+		}
+		return Plan{
+			Argv:  append(argv, m.Args...),
+			Env:   environment(m, placeholders(m, at)),
+			Slots: llamaSlots(m),
+		}, nil
+	},
+}
+
+// LlamaServerPath returns the program: $LLAMA_SERVER, else llama-server in PATH.
+func LlamaServerPath() (string, error) {
+	name := os.Getenv("LLAMA_SERVER")
+	if name == "" {
+		name = "llama-server"
+	}
+	path, err := program(name)
+	if err != nil {
+		return "", &MissingError{What: "program", Path: name, Remedy: "install llama.cpp's server, or name it by LLAMA_SERVER=/path/llama-server"}
+	}
+	return path, nil
+}
+
+func llamaKindArgs(kind modeldir.Kind) ([]string, error) {
+	switch kind {
+	case modeldir.Chat:
+		return nil, nil
+	case modeldir.Embedding:
+		return []string{"--embeddings"}, nil
+	case modeldir.Rerank:
+		return []string{"--reranking"}, nil
+	default:
+		return nil, fmt.Errorf("%s does not serve models of kind %q: set engine = %q", modeldir.EngineLlamaServer, kind, modeldir.EngineCommand)
+	}
+}
+
+// llamaAlias makes a name of the model that llama-server does not take for a list.
+func llamaAlias(name string) string { return strings.ReplaceAll(name, ",", "_") }
+
+// llamaSlots is what concurrency or -np say; else the server's own default has to be asked for.
+func llamaSlots(m *modeldir.Model) int {
+	for i, arg := range slices.Backward(m.Args) { // the server's last one counts
+		if i+1 < len(m.Args) && (arg == "-np" || arg == "--parallel") {
+			if n, err := strconv.Atoi(m.Args[i+1]); err == nil && n > 0 {
+				return n
+			}
+			return SlotsUnknown
+		}
+	}
+	if m.Concurrency > 0 {
+		return m.Concurrency
+	}
+	return SlotsUnknown
+}
+
+func appendInt(argv []string, flag string, n int) []string {
+	if n > 0 {
+		argv = append(argv, flag, strconv.Itoa(n))
+	}
+	return argv
+}

@@ -1,0 +1,118 @@
+// Package launcher is where instances run: as processes of this machine, so far.
+//
+// Every process it starts carries a mark in its environment, which whatever it starts
+// in turn inherits. By that mark an engine is found again, daemonized or behind
+// a shell, after its own parent or the router died.
+package launcher
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+)
+
+// markVar is the environment variable that holds the mark "router:instance".
+const markVar = "ASSISTANT_INSTANCE"
+
+// Launcher starts processes for one router.
+type Launcher struct {
+	// ID is this router's part of the mark: random, so that no other router's
+	// engines are ever taken for ours.
+	ID string
+
+	mu    sync.Mutex
+	guard *guard // nil before the first start
+}
+
+// New returns a launcher with a fresh ID. It starts nothing.
+func New() *Launcher {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails, says crypto/rand
+	return &Launcher{ID: hex.EncodeToString(b[:])}
+}
+
+// Spec is what to start.
+type Spec struct {
+	Instance string   // the instance's part of the mark, "key#generation"
+	Argv     []string // Argv[0] is a path or is looked up in PATH
+	Env      []string // added to the router's own, "K=V"; the last one of a name counts
+	Dir      string   // working directory; "" = the router's
+	Output   *os.File // gets stdout and stderr; the launcher does not close it
+}
+
+// Process is a started program and all that it started.
+type Process struct {
+	PID  int
+	Mark string
+
+	exited chan struct{} // closed when the program itself ended
+	err    error         // how; nil = status 0
+}
+
+// Start starts a program in a process group of its own. It is under the guardian's care
+// before it runs: if the router dies, so does it.
+func (l *Launcher) Start(spec Spec) (*Process, error) {
+	g, err := l.guardian()
+	if err != nil {
+		return nil, fmt.Errorf("start the guardian process: %w", err)
+	}
+	p := &Process{Mark: l.ID + ":" + spec.Instance, exited: make(chan struct{})}
+	cmd := exec.Command(spec.Argv[0], spec.Argv[1:]...) //nolint:gosec // running what the model file says is what this is for
+	cmd.Env = append(append(os.Environ(), spec.Env...), markVar+"="+p.Mark)
+	cmd.Dir = spec.Dir
+	cmd.Stdout, cmd.Stderr = spec.Output, spec.Output
+	cmd.SysProcAttr = ownGroup()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p.PID = cmd.Process.Pid
+	g.add(p.PID)
+	go func() {
+		p.err = cmd.Wait()
+		g.remove(p.PID)
+		close(p.exited)
+	}()
+	return p, nil
+}
+
+// Close lets the guardian go. It is called when nothing runs any more.
+func (l *Launcher) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.guard != nil {
+		l.guard.close()
+		l.guard = nil
+	}
+}
+
+// Exited is closed when the program itself ended. Others that it started may go on: see [Process.Alive].
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// Err tells how the program ended, once it has; nil means status 0.
+func (p *Process) Err() error { return p.err }
+
+// Alive reports whether the program or anything it started is alive.
+func (p *Process) Alive() bool {
+	select {
+	case <-p.exited:
+		return anyAlive(p.members())
+	default:
+		return true
+	}
+}
+
+// Signal sends a signal to the program and everything it started.
+func (p *Process) Signal(sig syscall.Signal) {
+	select {
+	case <-p.exited: // the group's number may be anybody's by now
+	default:
+		signalGroup(p.PID, sig)
+	}
+	for _, pid := range p.members() {
+		signalOne(pid, sig)
+	}
+}
