@@ -114,9 +114,9 @@ func pick[T any](w *world, list []T) (T, bool) {
 // turn lets one thing happen and checks the world.
 func (w *world) turn() error {
 	w.now = w.now.Add(time.Duration(w.rng.ExpFloat64() * float64(200*time.Millisecond)))
-	if next := w.st.next(w.now); !next.IsZero() && !next.After(w.now) {
+	if next := w.st.next(); !next.IsZero() && !next.After(w.now) {
 		w.do(event{kind: evTick})
-		if next := w.st.next(w.now); !next.IsZero() && !next.After(w.now) {
+		if next := w.st.next(); !next.IsZero() && !next.After(w.now) {
 			return fmt.Errorf("a tick left something due at %v", next)
 		}
 		return w.check()
@@ -332,7 +332,7 @@ func (w *world) settle() error {
 		case len(w.stopping) > 0:
 			w.exit(slices.SortedFunc(maps.Keys(w.stopping), byGen)[0], nil)
 		default:
-			next := w.st.next(w.now)
+			next := w.st.next()
 			if next.IsZero() {
 				if len(w.waiters) > 0 {
 					return fmt.Errorf("%d wait for ever", len(w.waiters))

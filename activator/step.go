@@ -33,7 +33,7 @@ type modelState struct {
 	instances []*lifecycle.Instance // live ones, oldest first
 	queue     queue
 	failures  int // starts in a row that failed
-	restUntil time.Time
+	restUntil time.Time // no starts before then; zero once a tick saw that it is over
 	lastErr   error             // of the last start or crash that failed; nil once one served
 	last      *lifecycle.Output // what the newest instance that is gone printed
 	startTook time.Duration     // exponential moving average of past starts; 0 = none yet
@@ -340,6 +340,11 @@ func (s *state) tick(now time.Time) {
 			s.drain(in, lifecycle.ReasonIdle)
 		}
 	}
+	for _, m := range s.models {
+		if !m.resting(now) {
+			m.restUntil = time.Time{}
+		}
+	}
 	for _, m := range slices.Clone(s.hot) {
 		for m.queue.head != nil && due(m.waitEnds(s.set.MaxWait), now) {
 			s.refuseQueued(m.queue.head, &Error{Fault: FaultWait, Model: m.spec.Name, RetryAfter: m.retryAfter()})
@@ -349,7 +354,7 @@ func (s *state) tick(now time.Time) {
 }
 
 // next is when tick has something to do; the zero time means never.
-func (s *state) next(now time.Time) time.Time {
+func (s *state) next() time.Time {
 	var next time.Time
 	for _, in := range s.live {
 		if !s.wanted(in) {
@@ -358,11 +363,11 @@ func (s *state) next(now time.Time) time.Time {
 	}
 	for _, m := range s.hot {
 		next = earlier(next, m.waitEnds(s.set.MaxWait))
-		next = earlier(next, m.rests(now))
+		next = earlier(next, m.restUntil)
 	}
 	for _, key := range s.kept {
 		if m := s.models[key]; m != nil {
-			next = earlier(next, m.rests(now))
+			next = earlier(next, m.restUntil)
 		}
 	}
 	return next
@@ -593,14 +598,6 @@ func (m *modelState) starting() bool {
 func (m *modelState) recovered() { m.failures, m.restUntil, m.lastErr = 0, time.Time{}, nil }
 
 func (m *modelState) resting(now time.Time) bool { return now.Before(m.restUntil) }
-
-// rests returns when the model's rest ends; the zero time if it is not resting.
-func (m *modelState) rests(now time.Time) time.Time {
-	if m.resting(now) {
-		return m.restUntil
-	}
-	return time.Time{}
-}
 
 // startable reports whether a new instance may be started: none is there or coming, and
 // none of an older generation still holds the address, where that is fixed.
