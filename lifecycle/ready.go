@@ -68,7 +68,7 @@ func (s *start) probe(ctx context.Context, to upstream.Transport, spawned time.T
 			if foreign = s.proveOurs(); foreign == nil {
 				return nil
 			}
-			if s.model.Port == 0 && s.model.Upstream == "" {
+			if s.choosesPort() {
 				return foreign // ours can never have this port now
 			}
 		}

@@ -100,14 +100,14 @@ func reap(ctx context.Context, path string) (*Reaped, error) {
 	if err := json.Unmarshal(b, &rec); err != nil || rec.Mark == "" {
 		return nil, os.Remove(path) // cut off by a crash: the guardian has done the work
 	}
-	if launcher.StartTime(rec.RouterPID) == rec.RouterStarted && rec.RouterStarted != "" {
+	if launcher.Alive(rec.RouterPID, rec.RouterStarted) {
 		return nil, nil //nolint:nilnil // its router lives: nothing to reap and nothing wrong
 	}
 	for _, argv := range [][]string{rec.Stop, rec.Cleanup} {
 		runBounded(ctx, argv)
 	}
 	found := launcher.Sweep(rec.Mark)
-	if rec.Started != "" && launcher.StartTime(rec.PID) == rec.Started { // took its mark off
+	if launcher.Alive(rec.PID, rec.Started) { // it took its mark off
 		launcher.SweepGroup(rec.PID)
 		found++
 	}

@@ -117,12 +117,15 @@ func (s *start) live(ctx context.Context) error {
 	}
 	for try := 1; ; try++ {
 		err = s.once(ctx)
-		if !errors.Is(err, errPortTaken) || s.model.Port > 0 || try == portTries {
+		if !errors.Is(err, errPortTaken) || !s.choosesPort() || try == portTries {
 			return err
 		}
 		s.log.Warn("start again on another port", "port", s.place.Port, "error", err)
 	}
 }
+
+// choosesPort reports whether the address is ours to choose, and so to choose again.
+func (s *start) choosesPort() bool { return s.model.Port == 0 && s.model.Upstream == "" }
 
 // once is one try: prepare, spawn, prove, watch, stop.
 func (s *start) once(ctx context.Context) error {
@@ -237,19 +240,20 @@ func (s *start) spawn() error {
 		return err
 	}
 	defer in.Close()
-	s.drain = s.output.follow(out, s.log.WithGroup("engine"))
+	read := s.output.follow(out, s.log.WithGroup("engine"))
+	s.drain = read
 	s.proc, err = s.runner.launcher.Start(launcher.Spec{
 		Instance: s.id, Argv: s.plan.Argv, Env: s.plan.Env,
 		Dir: filepath.Dir(s.model.File), Output: in,
 	})
 	if err != nil {
 		in.Close()
-		<-s.drain
+		<-read
 		out.Close()
 		return err
 	}
 	go func() { // the pipe is read to its end, or until nothing of the instance is left
-		<-s.drain
+		<-read
 		out.Close()
 	}()
 	s.runner.records.write(s.record())

@@ -1,7 +1,9 @@
 package modeldir
 
 import (
+	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -10,9 +12,9 @@ import (
 // Catalog is the set of models in force. It is immutable: a change makes a new
 // one, so a request that holds one sees a consistent world.
 type Catalog struct {
-	entries map[string]*entry // by every name a client may use: names and aliases
-	models  []*Model          // sorted by key
-	faults  []Fault           // sorted by file
+	entries map[string]*entry // by every name a client may use: names, aliases, and keys of further roles
+	models  []*Model          // sorted by key; keys are distinct
+	faults  []Fault           // sorted by file and name
 }
 
 // entry is what one client-visible name leads to: a model for each role.
@@ -25,7 +27,7 @@ type entry struct {
 // good version of its models, if there was one, is still in force.
 type Fault struct {
 	File string // absolute path
-	Name string // the model concerned, as far as it could be told: the stem of the file otherwise
+	Name string // the model concerned, as far as it could be told: the stem of the file otherwise; "" if it concerns no single one
 	Err  error  // file, line, column and field where known
 }
 
@@ -40,35 +42,63 @@ func NewCatalog(models []*Model, faults ...Fault) *Catalog {
 		}
 	}
 	slices.SortFunc(c.models, func(a, b *Model) int { return strings.Compare(a.Key, b.Key) })
-	slices.SortStableFunc(c.faults, func(a, b Fault) int { return strings.Compare(a.File, b.File) })
+	slices.SortStableFunc(c.faults, func(a, b Fault) int {
+		return cmp.Or(strings.Compare(a.File, b.File), strings.Compare(a.Name, b.Name))
+	})
 	return c
 }
 
 func (c *Catalog) add(m *Model) error {
-	if m.Key != m.Name { // a further role of an entry that must already be there
-		e := c.entries[m.Name]
-		if e == nil || e.main.File != m.File {
-			return fmt.Errorf("%s: role %s of model %q has no entry to belong to", m.File, m.Kind, m.Name)
-		}
-		if e.roles == nil {
-			e.roles = map[Kind]*Model{e.main.Kind: e.main}
-		}
-		e.roles[m.Kind] = m
-		c.models = append(c.models, m)
-		return nil
-	}
-	for _, name := range append([]string{m.Name}, m.Aliases...) {
+	for name := range m.names() {
 		if other := c.entries[name]; other != nil {
 			return fmt.Errorf("%s: the name %q is already taken by model %q of %s", m.File, name, other.main.Name, other.main.File)
 		}
 	}
 	e := &entry{main: m}
-	c.entries[m.Name] = e
-	for _, alias := range m.Aliases {
-		c.entries[alias] = e
+	for name := range m.names() {
+		c.entries[name] = e
+	}
+	if m.Key != m.Name { // a further role of an entry that must already be there
+		main := c.entries[m.Name]
+		if main == nil || main.main.File != m.File {
+			delete(c.entries, m.Key)
+			return fmt.Errorf("%s: role %s of model %q has no entry to belong to", m.File, m.Kind, m.Name)
+		}
+		if main.roles == nil {
+			main.roles = map[Kind]*Model{main.main.Kind: main.main}
+		}
+		main.roles[m.Kind] = m
 	}
 	c.models = append(c.models, m)
 	return nil
+}
+
+// names yields what no other model may be called: the key, which is the name
+// unless the model is a further role, and the aliases.
+func (m *Model) names() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if !yield(m.Key) {
+			return
+		}
+		for _, alias := range m.Aliases {
+			if !yield(alias) {
+				return
+			}
+		}
+	}
+}
+
+// names yields the names of all the models.
+func names(models []*Model) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, m := range models {
+			for name := range m.names() {
+				if !yield(name) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Resolve returns the model that serves requests of the given kind under name,
@@ -101,5 +131,5 @@ func (c *Catalog) ByKey() map[string]*Model {
 	})
 }
 
-// Faults returns what could not be taken, sorted by file.
+// Faults returns what could not be taken, sorted by file and name.
 func (c *Catalog) Faults() []Fault { return c.faults }

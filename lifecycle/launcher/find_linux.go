@@ -13,7 +13,11 @@ import (
 
 // members returns the processes that carry the mark, the program itself among them
 // unless it took the mark off.
-func (p *Process) members() []int { return marked(p.Mark, false) }
+func (p *Process) members() []int {
+	pids := marked(p.Mark, false)
+	p.note(pids)
+	return pids
+}
 
 // marked returns the processes whose mark is the given one or, with prefix, begins with it.
 // Processes of other users are not seen.

@@ -51,6 +51,9 @@ type Process struct {
 
 	exited chan struct{} // closed when the program itself ended
 	err    error         // how; nil = status 0
+
+	mu   sync.Mutex
+	seen map[int]string // processes ever found by the mark, and when each began
 }
 
 // Start starts a program in a process group of its own. It is under the guardian's care
@@ -60,7 +63,7 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the guardian process: %w", err)
 	}
-	p := &Process{Mark: l.ID + ":" + spec.Instance, exited: make(chan struct{})}
+	p := &Process{Mark: l.ID + ":" + spec.Instance, exited: make(chan struct{}), seen: map[int]string{}}
 	cmd := exec.Command(spec.Argv[0], spec.Argv[1:]...) //nolint:gosec // running what the model file says is what this is for
 	cmd.Env = append(append(os.Environ(), spec.Env...), markVar+"="+p.Mark)
 	cmd.Dir = spec.Dir
@@ -99,7 +102,7 @@ func (p *Process) Err() error { return p.err }
 func (p *Process) Alive() bool {
 	select {
 	case <-p.exited:
-		return anyAlive(p.members())
+		return anyAlive(p.members()) || p.anySeen()
 	default:
 		return true
 	}
@@ -115,4 +118,31 @@ func (p *Process) Signal(sig syscall.Signal) {
 	for _, pid := range p.members() {
 		signalOne(pid, sig)
 	}
+}
+
+// note remembers processes that were found by the mark.
+func (p *Process) note(pids []int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pid := range pids {
+		p.seen[pid] = StartTime(pid)
+	}
+}
+
+// anySeen reports whether any process that was once found by the mark is alive: one that is about to end loses its
+// environment, and with it the mark, before it closes its sockets.
+func (p *Process) anySeen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for pid, began := range p.seen {
+		if Alive(pid, began) {
+			return true
+		}
+	}
+	return false
+}
+
+// Alive reports whether the process that began then is alive.
+func Alive(pid int, began string) bool {
+	return began != "" && StartTime(pid) == began && anyAlive([]int{pid})
 }

@@ -1,0 +1,35 @@
+# Everything here sets itself up: Go, make and python3 are enough (make test also wants a C compiler).
+# Downloads are kept in the user's cache directory, under assistant/.
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test test-fast lint fmt fuzz bench clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: ## build ./caddy
+	@scripts/build.sh
+
+run: ## fetch a real engine and two models, ask them from cold, then serve (ONCE=1: end there)
+	@ONCE=$(ONCE) scripts/run.sh
+
+test: ## all tests with the race detector, on the real engine too
+	@scripts/test.sh -race ./...
+
+test-fast: ## the tests that need no real engine, without the race detector
+	@. scripts/lib.sh && CGO_ENABLED=0 go test -short ./...
+
+lint: ## format, vet, golangci-lint, tidy go.mod, valid Caddyfile, other systems
+	@scripts/lint.sh
+
+fmt: build ## format Go code and the Caddyfile
+	@. scripts/lib.sh && $$(tool golangci-lint) fmt && ./caddy fmt --overwrite Caddyfile
+
+fuzz: ## run each fuzzer for FUZZTIME (default 1m)
+	@scripts/fuzz.sh
+
+bench: build ## compare with plain Caddy and no proxy at all, then Go's own benchmarks
+	@. scripts/lib.sh && export CGO_ENABLED=0 && go run ./bench && go test -run '^$$' -bench . -benchmem ./...
+
+clean: ## remove what was built and .run; the cache stays
+	rm -rf caddy .run

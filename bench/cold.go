@@ -1,0 +1,148 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"assistant/internal/enginetest"
+)
+
+// starts is how many cold starts each kind of engine makes.
+const starts = 50
+
+// cold measures the time from the moment an engine is ready to the arrival of the
+// request that waited for it, both on the engine's own clock. Every start is a
+// model's first, and takes 100 ms ± 20.
+func cold(b *bench) error {
+	if !b.hasOurs {
+		return nil
+	}
+	rng := rand.New(rand.NewPCG(1, 2)) // the same delays in every run
+	for _, ready := range []string{"refuse", "503"} {
+		log := filepath.Join(b.dir, "cold-"+ready+".events")
+		var models []model
+		for i := range starts {
+			delay := 80*time.Millisecond + time.Duration(rng.Int64N(int64(40*time.Millisecond)))
+			models = append(models, model{
+				fmt.Sprintf("%s-%d", ready, i),
+				[]string{"--start-delay", delay.String(), "--ready", ready, "--events", log},
+			})
+		}
+		t, err := b.startAssistant(models, 2*starts)
+		if err != nil {
+			return err
+		}
+		if err := t.router.await(b.ctx, answers(t.addr, get(t.addr, "/v1/models"))); err != nil {
+			return err
+		}
+		c := client{addr: t.addr, timeout: 10 * time.Second}
+		for _, m := range models {
+			if err := (load{request: post(t.addr, m.name, 1<<10, answer)}).once(&c, nil); err != nil {
+				return fmt.Errorf("%s: %w", m.name, err)
+			}
+			if b.ctx.Err() != nil {
+				return b.ctx.Err()
+			}
+		}
+		c.close()
+		waits, err := forwarded(log)
+		if err != nil {
+			return err
+		}
+		if len(waits) != starts {
+			return fmt.Errorf("%d engines have served a request, want %d", len(waits), starts)
+		}
+		kind := map[string]string{"refuse": "refused", "503": "answered 503"}[ready]
+		b.report.row("cold, engine "+kind+": ready to forwarded p50", "ms", low).limit(3).add(ours, waits.at(.5)/1000)
+		b.report.row("cold, engine "+kind+": ready to forwarded p99", "ms", low).limit(10).add(ours, waits.at(.99)/1000)
+		b.procs.stopAll()
+	}
+	return nil
+}
+
+// forwarded returns, for each engine that wrote to log, the time from ready to its first request.
+func forwarded(log string) (quantiles, error) {
+	events, err := enginetest.ReadEvents(log)
+	if err != nil {
+		return nil, err
+	}
+	ready := map[int]int64{}
+	var waits quantiles
+	for _, e := range events {
+		switch e.Name {
+		case enginetest.EventReady:
+			ready[e.Pid] = e.Time
+		case enginetest.EventBegin:
+			if at, ok := ready[e.Pid]; ok {
+				waits = append(waits, time.Duration(e.Time-at))
+				delete(ready, e.Pid)
+			}
+		}
+	}
+	slices.Sort(waits)
+	return waits, nil
+}
+
+// crowd is how many clients ask a cold model at once.
+const crowd = 200
+
+// herd asks a cold model from many clients at once, three times.
+func herd(b *bench) error {
+	if !b.hasOurs {
+		return nil
+	}
+	log := filepath.Join(b.dir, "herd.events")
+	flags := []string{"--start-delay", "300ms", "--events", log}
+	trials := []model{{"h0", flags}, {"h1", flags}, {"h2", flags}}
+	t, err := b.startAssistant(trials, 10)
+	if err != nil {
+		return err
+	}
+	if err := t.router.await(b.ctx, answers(t.addr, get(t.addr, "/v1/models"))); err != nil {
+		return err
+	}
+	failures := b.report.row(fmt.Sprintf("%d first requests: errors", crowd), "", low).limit(0)
+	spawned := b.report.row(fmt.Sprintf("%d first requests: engines started", crowd), "", low).limit(1)
+	last := b.report.row(fmt.Sprintf("%d first requests: ready to last answer", crowd), "ms", low)
+	for _, m := range trials {
+		request := load{request: post(t.addr, m.name, 1<<10, answer)}
+		var all sync.WaitGroup
+		errs := make(chan error, crowd)
+		for range crowd {
+			all.Go(func() {
+				c := client{addr: t.addr, timeout: 10 * time.Second}
+				defer c.close()
+				errs <- request.once(&c, nil)
+			})
+		}
+		all.Wait()
+		end := time.Now().UnixNano()
+		failed := 0
+		for range crowd {
+			if <-errs != nil {
+				failed++
+			}
+		}
+		failures.add(ours, float64(failed))
+		events, err := enginetest.ReadEvents(log)
+		if err != nil {
+			return err
+		}
+		engines := 0
+		for _, e := range events {
+			switch {
+			case e.Alias != m.name:
+			case e.Name == enginetest.EventStart:
+				engines++
+			case e.Name == enginetest.EventReady:
+				last.add(ours, float64(end-e.Time)/1e6)
+			}
+		}
+		spawned.add(ours, float64(engines))
+	}
+	return b.ctx.Err()
+}

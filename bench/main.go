@@ -1,0 +1,148 @@
+// Command bench measures this server beside plain Caddy and beside no router at
+// all, in one interleaved run on one machine, all as separate processes against
+// the same fake engine, and says which of the project's goals are met.
+//
+//	go run ./bench [-caddy ./caddy] [-rounds 5] [-seconds 2] [-only warm1,cold]
+//
+// Client, router and engine share the machine's CPUs, and neighbours disturb
+// them: compare figures of one run only, and ratios rather than figures.
+// Another server is measured by adding it to the table in peers.go.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A suite measures one thing for all peers and adds its rows to the report.
+type suite struct {
+	name string
+	run  func(*bench) error
+}
+
+var suites = []suite{
+	{"warm1", warm1},
+	{"warm64", warm64},
+	{"body200k", body200k},
+	{"stream", stream64},
+	{"memory", memory},
+	{"cold", cold},
+	{"herd", herd},
+	{"scale", scale},
+}
+
+// bench is one run.
+type bench struct {
+	ctx     context.Context // ends on Ctrl-C
+	caddy   string          // the built product
+	hasOurs bool            // whether it has our module in it
+	engine  string          // the fake engine
+	dir     string          // for configurations, logs and sockets; removed at the end
+	rounds  int
+	seconds time.Duration // a peer's share of a round
+	procs   *processes
+	report  *report
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run() (err error) {
+	caddy := flag.String("caddy", "./caddy", "the `binary` to measure; plain Caddy is the same one with reverse_proxy alone")
+	rounds := flag.Int("rounds", 5, "how often each peer is measured, in turns")
+	seconds := flag.Float64("seconds", 2, "how long each peer is measured in a round")
+	only := flag.String("only", "", "comma-separated `suites` to run: "+suiteNames())
+	out := flag.String("out", "bench/results", "`directory` for the figures as JSON; empty = don't write")
+	flag.Parse()
+	chosen, err := choose(*only)
+	if err != nil {
+		return err
+	}
+	if *rounds < 1 || *seconds <= 0 || flag.NArg() > 0 {
+		flag.Usage()
+		return fmt.Errorf("nothing to do with these arguments: %q", os.Args[1:])
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	dir, err := os.MkdirTemp("", "assistant-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{
+		ctx: ctx, dir: dir, rounds: *rounds, seconds: time.Duration(*seconds * float64(time.Second)),
+		procs: &processes{dir: dir}, report: newReport(*rounds, *seconds),
+	}
+	defer b.procs.stopAll()
+	if err := b.build(*caddy); err != nil {
+		return err
+	}
+	for _, s := range chosen {
+		fmt.Fprintf(os.Stderr, "%s…\n", s.name)
+		if err := s.run(b); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		b.procs.stopAll()
+	}
+	b.report.print(os.Stdout)
+	if *out == "" {
+		return nil
+	}
+	return b.report.save(*out)
+}
+
+// build finds the product and builds the fake engine.
+func (b *bench) build(caddy string) (err error) {
+	if b.caddy, err = filepath.Abs(caddy); err != nil {
+		return err
+	}
+	modules, err := exec.CommandContext(b.ctx, b.caddy, "list-modules").Output()
+	if err != nil {
+		return fmt.Errorf("%s list-modules: %w (make build makes the binary)", caddy, err)
+	}
+	b.hasOurs = strings.Contains(string(modules), "http.handlers.assistant\n")
+	if !b.hasOurs {
+		fmt.Fprintf(os.Stderr, "%s has no module http.handlers.assistant: only its reverse_proxy is measured\n", caddy)
+	}
+	b.engine = filepath.Join(b.dir, "fakeengine")
+	cmd := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-o", b.engine, "assistant/internal/enginetest/fakeengine")
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
+}
+
+func choose(only string) ([]suite, error) {
+	if only == "" {
+		return suites, nil
+	}
+	var chosen []suite
+	for name := range strings.SplitSeq(only, ",") {
+		i := slices.IndexFunc(suites, func(s suite) bool { return s.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no suite %q; there are %s", name, suiteNames())
+		}
+		chosen = append(chosen, suites[i])
+	}
+	return chosen, nil
+}
+
+func suiteNames() string {
+	var names []string
+	for _, s := range suites {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ",")
+}

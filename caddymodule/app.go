@@ -1,0 +1,234 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+
+	"assistant/activator"
+	"assistant/internal/openai"
+	"assistant/modeldir"
+)
+
+func init() { caddy.RegisterModule(App{}) }
+
+// App serves any number of local models, each started by its first request and stopped when nobody
+// uses it. A model is a TOML file in a directory.
+type App struct {
+	// The directory with one TOML file a model. It is watched. Default: ./models, or what config says.
+	ConfigDir string `json:"config_dir,omitempty"`
+
+	// A config.toml with the sections server, scheduler and llama_servers. What is said here goes before
+	// what it says. Default: none.
+	Config string `json:"config,omitempty"`
+
+	// Where the router notes what it needs to know after a crash. Default: assistant in Caddy's data directory.
+	StateDir string `json:"state_dir,omitempty"`
+
+	// How many instances may be alive at a time, starting and stopping ones included. Default: 10.
+	MaxInstances int `json:"max_instances,omitempty"`
+
+	// The system load, divided by the number of CPUs, from which idle instances are retired early; so they are when
+	// less than 5 % of the memory is available. May exceed 1. 0 turns it off. Default: 0.8.
+	MaxLoad *float64 `json:"max_load,omitempty"`
+
+	// How long an instance stays without requests, for models that do not say. 0 = for ever. Default: 5m.
+	IdleTimeout *caddy.Duration `json:"idle_timeout,omitempty"`
+
+	// How long a start may take, for models that do not say. Default: 5m.
+	StartTimeout caddy.Duration `json:"start_timeout,omitempty"`
+
+	// How long a request may wait for room or for a free slot; the time of a start does not count. Default: 60s.
+	MaxWait caddy.Duration `json:"max_wait,omitempty"`
+
+	// How many requests may wait for one model. Default: 1000.
+	Queue int `json:"queue,omitempty"`
+
+	// How many requests may wait altogether. Default: 10000.
+	QueueTotal int `json:"queue_total,omitempty"`
+
+	// The largest request body, in bytes. Default: 32 MiB.
+	MaxBody int64 `json:"max_body,omitempty"`
+
+	ctx      caddy.Context
+	log      *slog.Logger
+	rt       *runtime
+	borrowed bool
+	user     *modeldir.Config // Config, read; nil if none
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "assistant", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision borrows the runtime and changes nothing in it: this configuration may still be rejected.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx, a.log = ctx, ctx.Slogger()
+	rt, _, err := runtimes.LoadOrNew(runtimeKey, newRuntime)
+	if err != nil {
+		return err
+	}
+	a.rt, a.borrowed = rt.(*runtime), true //nolint:errcheck,forcetypeassert // newRuntime makes them
+	if err := a.readConfig(); err != nil {
+		return err
+	}
+	if err := a.fillIn(); err != nil {
+		return err
+	}
+	events, err := ctx.App("events")
+	if err != nil {
+		return err
+	}
+	return events.(*caddyevents.App).On("stopping", stoppingHandler{a.rt}) //nolint:errcheck,forcetypeassert // the ID says so
+}
+
+// readConfig reads the user's config.toml.
+func (a *App) readConfig() error {
+	if a.Config == "" {
+		return nil
+	}
+	path, err := filepath.Abs(a.Config)
+	if err != nil {
+		return err
+	}
+	cfg, warnings, err := modeldir.ReadConfig(path)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		a.log.Warn(w.Message, "file", path, "line", w.Line)
+	}
+	a.user = cfg
+	return nil
+}
+
+// fillIn puts in what was left out: from the user's config.toml, else the defaults.
+func (a *App) fillIn() error {
+	if u := a.user; u != nil {
+		a.ConfigDir = first(a.ConfigDir, u.ConfigDir)
+		a.MaxInstances = first(a.MaxInstances, u.MaxInstances)
+		if a.MaxLoad == nil {
+			a.MaxLoad = u.MaxLoad
+		}
+	} else {
+		a.ConfigDir = first(a.ConfigDir, "models")
+	}
+	a.StateDir = first(a.StateDir, filepath.Join(caddy.AppDataDir(), "assistant"))
+	for _, path := range []*string{&a.ConfigDir, &a.StateDir} {
+		if *path == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return err
+		}
+		*path = abs
+	}
+	set := activator.DefaultSettings()
+	a.MaxInstances = first(a.MaxInstances, set.MaxInstances)
+	a.MaxLoad = first(a.MaxLoad, ptr(defaultMaxLoad))
+	a.IdleTimeout = first(a.IdleTimeout, ptr(caddy.Duration(set.IdleTimeout)))
+	a.StartTimeout = first(a.StartTimeout, caddy.Duration(set.StartTimeout))
+	a.MaxWait = first(a.MaxWait, caddy.Duration(set.MaxWait))
+	a.Queue = first(a.Queue, set.Queue)
+	a.QueueTotal = first(a.QueueTotal, max(set.QueueTotal, a.Queue))
+	a.MaxBody = first(a.MaxBody, openai.DefaultMaxBody)
+	return nil
+}
+
+const defaultMaxLoad = 0.8
+
+func ptr[T any](v T) *T { return &v }
+
+// first returns the first of two that is not zero.
+func first[T comparable](a, b T) T {
+	var zero T
+	if a != zero {
+		return a
+	}
+	return b
+}
+
+// Validate says what cannot be.
+func (a *App) Validate() error {
+	for name, bad := range map[string]bool{
+		"max_instances must be at least 1":  a.MaxInstances < 1,
+		"max_load must not be negative":     *a.MaxLoad < 0,
+		"idle_timeout must not be negative": *a.IdleTimeout < 0,
+		"start_timeout must be positive":    a.StartTimeout < 0,
+		"max_wait must be positive":         a.MaxWait < 0,
+		"queue must be at least 1":          a.Queue < 1,
+		"queue_total must be at least 1":    a.QueueTotal < 1,
+		"max_body must be at least 1 byte":  a.MaxBody < 1,
+	} {
+		if bad {
+			return errors.New(name)
+		}
+	}
+	return nil
+}
+
+// settings is what the activator is to keep to.
+func (a *App) settings() activator.Settings {
+	return activator.Settings{
+		MaxInstances: a.MaxInstances,
+		IdleTimeout:  time.Duration(*a.IdleTimeout),
+		StartTimeout: time.Duration(a.StartTimeout),
+		MaxWait:      time.Duration(a.MaxWait),
+		Queue:        a.Queue,
+		QueueTotal:   a.QueueTotal,
+	}
+}
+
+// Start puts this configuration in force. The runtime keeps those that were started and obeys the newest.
+func (a *App) Start() error {
+	a.warnBeyondLoopback()
+	if err := a.rt.use(a); err != nil {
+		return fmt.Errorf("assistant: %w", err)
+	}
+	return nil
+}
+
+// Stop withdraws it: after a good reload a newer one is in force, after a failed one the older is again.
+func (a *App) Stop() error {
+	a.rt.drop(a)
+	return nil
+}
+
+// Cleanup gives back what Provision borrowed, and only that: it also runs after a Provision that failed.
+func (a *App) Cleanup() error {
+	if !a.borrowed {
+		return nil
+	}
+	a.rt.drop(a) // Start may have failed after use
+	a.borrowed = false
+	_, err := runtimes.Delete(runtimeKey) // the last one out runs (*runtime).Destruct
+	return err
+}
+
+// stoppingHandler ends every wait when the process exits: the HTTP server waits for its requests to end, and
+// those that wait for an engine would hold it up for nothing. On a reload nothing of it happens.
+type stoppingHandler struct{ rt *runtime }
+
+// Handle implements caddyevents.Handler.
+func (h stoppingHandler) Handle(context.Context, caddy.Event) error {
+	if caddy.Exiting() {
+		h.rt.act.RefuseWaiting()
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,188 @@
+package caddymodule
+
+import (
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/dustin/go-humanize"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("assistant", parseGlobal)
+	httpcaddyfile.RegisterHandlerDirective("assistant", parseDirective)
+	httpcaddyfile.RegisterDirectiveOrder("assistant", httpcaddyfile.Before, "reverse_proxy")
+}
+
+func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
+	if existing != nil {
+		return nil, d.Err("the global option assistant is given twice")
+	}
+	app := new(App)
+	if err := app.UnmarshalCaddyfile(d); err != nil {
+		return nil, err
+	}
+	return httpcaddyfile.App{Name: "assistant", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return handler, nil
+}
+
+// UnmarshalCaddyfile reads the global option:
+//
+//	assistant {
+//		config_dir    <directory>          # one TOML file a model; default ./models
+//		config        <file>               # a config.toml; default none
+//		state_dir     <directory>          # default: assistant in Caddy's data directory
+//		max_instances <n>                  # default 10
+//		max_load      <load per CPU>       # 0 = off; default 0.8
+//		idle_timeout  <duration>           # 0 = never retire; default 5m
+//		start_timeout <duration>           # default 5m
+//		max_wait      <duration>           # default 60s
+//		queue         <per model> [total]  # default 1000 10000
+//		max_body      <size>               # default 32MiB
+//	}
+func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	seen := map[string]bool{}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		option := d.Val()
+		if seen[option] {
+			return d.Errf("%s is given twice", option)
+		}
+		seen[option] = true
+		args := d.RemainingArgs()
+		if len(args) == 0 || len(args) > 2 || len(args) == 2 && option != "queue" {
+			return d.ArgErr()
+		}
+		if d.NextBlock(nesting + 1) {
+			return d.Errf("%s takes no block", option)
+		}
+		if err := a.option(d, option, args); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *App) option(d *caddyfile.Dispenser, option string, args []string) error {
+	switch arg := args[0]; option {
+	case "config_dir":
+		a.ConfigDir = arg
+	case "config":
+		a.Config = arg
+	case "state_dir":
+		a.StateDir = arg
+	case "max_instances":
+		return positive(d, option, arg, &a.MaxInstances)
+	case "max_load":
+		load, err := strconv.ParseFloat(arg, 64)
+		if err != nil || !(load >= 0 && load < 1e6) {
+			return d.Errf("max_load %q: give a number, 0 or more", arg)
+		}
+		a.MaxLoad = &load
+	case "idle_timeout":
+		a.IdleTimeout = new(caddy.Duration)
+		return duration(d, option, arg, a.IdleTimeout, true)
+	case "start_timeout":
+		return duration(d, option, arg, &a.StartTimeout, false)
+	case "max_wait":
+		return duration(d, option, arg, &a.MaxWait, false)
+	case "queue":
+		if len(args) == 2 {
+			if err := positive(d, option, args[1], &a.QueueTotal); err != nil {
+				return err
+			}
+		}
+		return positive(d, option, arg, &a.Queue)
+	case "max_body":
+		size, err := humanize.ParseBytes(arg)
+		if err != nil || size == 0 || size > 1<<40 {
+			return d.Errf("max_body %q: give a size such as 32MiB", arg)
+		}
+		a.MaxBody = int64(size)
+	default:
+		return d.Errf("assistant has no option %q", option)
+	}
+	return nil
+}
+
+func positive(d *caddyfile.Dispenser, option, arg string, to *int) error {
+	n, err := strconv.Atoi(arg)
+	if err != nil || n < 1 {
+		return d.Errf("%s %q: give a whole number, 1 or more", option, arg)
+	}
+	*to = n
+	return nil
+}
+
+func duration(d *caddyfile.Dispenser, option, arg string, to *caddy.Duration, zero bool) error {
+	v, err := caddy.ParseDuration(arg)
+	if err != nil || v < 0 || v == 0 && !zero {
+		return d.Errf("%s %q: give a duration such as 30s or 5m", option, arg)
+	}
+	*to = caddy.Duration(v)
+	return nil
+}
+
+// UnmarshalCaddyfile reads the directive:
+//
+//	assistant [<matcher>] {
+//		transport  lean|std    # default lean
+//		keep_alive <interval>  # SSE comments while a stream waits; default off
+//		metrics    [<path>]    # serve metrics here too; default path /metrics
+//	}
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	seen := map[string]bool{}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		option := d.Val()
+		if seen[option] {
+			return d.Errf("%s is given twice", option)
+		}
+		seen[option] = true
+		args := d.RemainingArgs()
+		if len(args) > 1 || len(args) == 0 && option != "metrics" {
+			return d.ArgErr()
+		}
+		switch option {
+		case "transport":
+			h.Transport = args[0]
+			if h.Transport != transportLean && h.Transport != transportStd {
+				return d.Errf("transport %q: choose %s or %s", h.Transport, transportLean, transportStd)
+			}
+		case "keep_alive":
+			if err := duration(d, option, args[0], &h.KeepAlive, false); err != nil {
+				return err
+			}
+		case "metrics":
+			h.Metrics = "/metrics"
+			if len(args) == 1 {
+				h.Metrics = args[0]
+			}
+		default:
+			return d.Errf("the directive assistant has no option %q", option)
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*App)(nil)
+	_ caddyfile.Unmarshaler = (*Handler)(nil)
+)

@@ -1,0 +1,437 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"assistant/activator"
+	"assistant/internal/openai"
+	"assistant/internal/upstream"
+	"assistant/lifecycle"
+	"assistant/modeldir"
+)
+
+// statusClientGone is what logs show for a client that left before its answer (nginx's number, and Caddy's).
+const statusClientGone = 499
+
+// defaultAlias is the model, or alias, that requests without a model go to.
+const defaultAlias = "default"
+
+// exchange is one request to a model, from its body to its last byte.
+type exchange struct {
+	h     *Handler
+	w     http.ResponseWriter
+	r     *http.Request
+	ep    endpoint
+	body  *openai.Body
+	req   openai.Request
+	model *modeldir.Model
+	stats *modelStats
+
+	status int  // told to the client; 0 = nothing yet
+	early  bool // 200 and SSE comments went out while the request waited
+	tap    *openai.UsageTap
+	bytes  int64 // of the answer
+}
+
+// serveModel answers a request by an instance of the model it names.
+func (h *Handler) serveModel(w http.ResponseWriter, r *http.Request, ep endpoint) error {
+	x := &exchange{h: h, w: w, r: r, ep: ep}
+	err := x.read()
+	if x.body != nil {
+		defer x.body.Close()
+	}
+	if err == nil {
+		err = x.find()
+	}
+	if err != nil {
+		return x.fail(err)
+	}
+	x.stats = h.rt.stats.of(x.model.Name)
+	x.stats.requestBytes.AddInt64(x.body.Len())
+	x.tap = taps.Get().(*openai.UsageTap) //nolint:errcheck,forcetypeassert // nothing else is in the pool
+	defer x.count()
+	return x.fail(x.answer())
+}
+
+// taps are large enough to be worth keeping.
+var taps = sync.Pool{New: func() any { return new(openai.UsageTap) }}
+
+// count adds the exchange to the metrics. It runs on a panic too.
+func (x *exchange) count() {
+	x.stats.responseBytes.AddInt64(x.bytes)
+	if prompt, completion, ok := x.tap.Tokens(); ok {
+		x.stats.promptTokens.Add(prompt)
+		x.stats.completeTokens.Add(completion)
+	}
+	*x.tap = openai.UsageTap{}
+	taps.Put(x.tap)
+	x.stats.ended(x.status)
+}
+
+// read takes the whole body in. Only then does net/http notice a client that leaves while its request waits.
+func (x *exchange) read() error {
+	if kind := x.r.Header.Get("Content-Type"); kind != "" && !mayBeJSON(kind) {
+		return openai.UnsupportedMedia(kind)
+	}
+	var err error
+	x.body, err = openai.ReadBody(x.r.Body, x.r.ContentLength, openai.Limits{
+		MaxBody: x.h.app.MaxBody, MaxMemory: min(x.h.app.MaxBody, openai.DefaultMaxBody), Budget: x.h.rt.budget,
+	})
+	if err != nil {
+		return err
+	}
+	x.req, err = openai.Scan(x.body.Bytes())
+	return err
+}
+
+// mayBeJSON refuses only what surely is no JSON: curl -d says application/x-www-form-urlencoded of anything.
+func mayBeJSON(contentType string) bool {
+	if contentType == "application/json" {
+		return true
+	}
+	kind, _, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return false
+	}
+	return kind == "application/json" || strings.HasSuffix(kind, "+json") ||
+		kind == "text/plain" || kind == "application/x-www-form-urlencoded" || kind == "application/octet-stream"
+}
+
+// find looks the model up.
+func (x *exchange) find() error {
+	if err := x.h.waitReady(x.r); err != nil {
+		return err
+	}
+	name := first(x.req.Model, defaultAlias)
+	m, ok := x.h.rt.catalog.Load().Resolve(name, x.ep.kind)
+	if !ok {
+		if x.req.Model == "" {
+			return openai.ModelRequired()
+		}
+		return openai.ModelNotFound(name)
+	}
+	x.model = m
+	return nil
+}
+
+// answer gets a lease and lets the instance answer. A connection that could not be made is tried once more, on what the
+// activator gives then: not a byte of the request was sent.
+func (x *exchange) answer() error {
+	for try := 1; ; try++ {
+		lease, err := x.acquire()
+		if err != nil {
+			return err
+		}
+		err = x.answerBy(&lease)
+		var dial *upstream.DialError
+		if !errors.As(err, &dial) || try == 2 {
+			return err
+		}
+	}
+}
+
+func (x *exchange) answerBy(lease *activator.Lease) error {
+	defer lease.Release() // on a panic too
+	x.tell(lease)
+	err := x.send(lease.Running())
+	var dial *upstream.DialError
+	if errors.As(err, &dial) {
+		lease.Unreachable()
+	}
+	return err
+}
+
+// acquire waits for a lease, telling the client that it still waits if that was asked for.
+func (x *exchange) acquire() (activator.Lease, error) {
+	every := time.Duration(x.h.KeepAlive)
+	if every <= 0 || !x.req.Stream {
+		return x.h.rt.act.Acquire(x.r.Context(), x.model.Key)
+	}
+	type result struct {
+		lease activator.Lease
+		err   error
+	}
+	got := make(chan result, 1)
+	go func() {
+		lease, err := x.h.rt.act.Acquire(x.r.Context(), x.model.Key)
+		got <- result{lease, err}
+	}()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case r := <-got:
+			return r.lease, r.err
+		case <-tick.C:
+			x.keepAlive()
+		}
+	}
+}
+
+// keepAlive sends an SSE comment. Only a single newline after it is survived by every SDK: openai-go before 3.43 takes a
+// blank line for an event. If the client is gone the context tells.
+func (x *exchange) keepAlive() {
+	if !x.early {
+		x.early, x.status = true, http.StatusOK
+		header := x.w.Header()
+		header.Set("Content-Type", "text/event-stream")
+		header.Set("Cache-Control", "no-cache")
+		x.w.WriteHeader(http.StatusOK)
+	}
+	_, _ = io.WriteString(x.w, ": waiting for the model\n")
+	_ = http.NewResponseController(x.w).Flush()
+}
+
+// tell says what became of the wait: to the access log, to placeholders, and to the client after a cold start.
+func (x *exchange) tell(lease *activator.Lease) {
+	model, instance, cold, waited := x.model.Name, lease.Instance(), lease.Cold, lease.Waited
+	if extra, ok := x.r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.String("model", model))
+		extra.Set(zap.String("instance", instance))
+		extra.Set(zap.Bool("cold_start", cold))
+		extra.Set(zap.Float64("queue_ms", millis(waited)))
+	}
+	if repl, ok := x.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(func(key string) (any, bool) {
+			switch key {
+			case "http.assistant.model":
+				return model, true
+			case "http.assistant.instance":
+				return instance, true
+			case "http.assistant.cold_start":
+				return cold, true
+			case "http.assistant.queue_ms":
+				return millis(waited), true
+			}
+			return nil, false
+		})
+	}
+	if cold && !x.early {
+		run := lease.Running()
+		x.w.Header().Set("Server-Timing", fmt.Sprintf("spawn;dur=%.1f, ready;dur=%.1f, queue;dur=%.1f",
+			millis(run.Spawned), millis(run.Loaded), millis(waited)))
+	}
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
+
+// send sends the request to the instance and its answer to the client.
+func (x *exchange) send(run *lifecycle.Running) error {
+	x.r.Header.Del("Upgrade") // Java's client offers h2c with every request; a server may ignore that (RFC 9110 7.8)
+	out := &upstream.Request{In: x.r, Body: x.body.Bytes(), Length: x.body.Len()}
+	to := run.Lean
+	if x.h.Transport == transportStd {
+		to = run.Std
+		out.BodyReader = func() (io.ReadCloser, error) { return x.body.NewReader(), nil } // it may outlive us there
+	}
+	switch {
+	case x.ep.joins && x.req.Joinable() && run.Kind.StreamsPlain(x.model):
+		return x.sendJoined(run, to)
+	case x.early:
+		return x.sendAfterEarly(run, to, out)
+	}
+	res, err := to.Forward(x.r.Context(), x.w, out, upstream.Hooks{
+		Head: func(status int, header http.Header) {
+			x.status = status
+			x.answered(run)
+		},
+		Tap: x.seen,
+	})
+	if err == nil || !res.Started {
+		return err
+	}
+	return x.broken(err)
+}
+
+// answered notes the first byte of an instance's first answer: the last phase of its cold start.
+func (x *exchange) answered(run *lifecycle.Running) {
+	if took, isFirst := run.Answered(); isFirst {
+		x.h.rt.act.FirstByte(x.model.Name, took)
+	}
+}
+
+func (x *exchange) seen(piece []byte) {
+	x.bytes += int64(len(piece))
+	_, _ = x.tap.Write(piece)
+}
+
+// sendJoined asks for a stream where the client asked for a whole, and puts it together: an engine that does not notice
+// that the client of a plain request left notices it of a stream.
+func (x *exchange) sendJoined(run *lifecycle.Running, to upstream.Transport) error {
+	body := openai.AskStream(x.body.Bytes(), x.req, x.ep.join)
+	res, err := to.Do(x.r.Context(), &upstream.Request{In: x.r, Body: body, Length: int64(len(body))})
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	x.answered(run)
+	status, whole := res.StatusCode, []byte(nil)
+	if openai.IsStream(res.StatusCode, res.Header) {
+		whole, err = openai.Join(res.Body, x.ep.join)
+		res.Header.Set("Content-Type", "application/json; charset=utf-8")
+		var told *openai.EngineError
+		if errors.As(err, &told) {
+			status, whole, err = told.Status, told.Body, nil
+		}
+	} else {
+		whole, err = io.ReadAll(res.Body)
+	}
+	if err != nil {
+		if ctx := x.r.Context(); ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return &upstream.HeadError{Err: err} // nothing of the answer was told to the client
+	}
+	x.seen(whole)
+	header := x.w.Header()
+	for name, values := range res.Header {
+		switch name {
+		case "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Server", "Date", "Cache-Control":
+		default:
+			if !strings.HasPrefix(name, "Access-Control-") {
+				header[name] = values
+			}
+		}
+	}
+	header["Content-Length"] = []string{strconv.Itoa(len(whole))}
+	x.status = status
+	x.w.WriteHeader(status)
+	_, _ = x.w.Write(whole) // a client that is gone has no answer
+	return nil
+}
+
+// sendAfterEarly passes an answer on whose status the client has been told already: an error becomes one of the stream.
+func (x *exchange) sendAfterEarly(run *lifecycle.Running, to upstream.Transport, out *upstream.Request) error {
+	res, err := to.Do(x.r.Context(), out)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	x.answered(run)
+	if !openai.IsStream(res.StatusCode, res.Header) {
+		const longest = 64 << 10
+		said, _ := io.ReadAll(io.LimitReader(res.Body, longest))
+		event := bytes.ReplaceAll(said, []byte("\n"), []byte(" "))
+		_, _ = fmt.Fprintf(x.w, "data: %s\n\n", event)
+		return nil
+	}
+	out2 := flushing{w: x.w, to: http.NewResponseController(x.w), seen: x.seen}
+	if _, err := io.Copy(out2, res.Body); err != nil {
+		return x.broken(&upstream.BodyError{Written: true, Err: err})
+	}
+	return nil
+}
+
+// flushing flushes after each write: a token is not to wait for the next.
+type flushing struct {
+	w    io.Writer
+	to   *http.ResponseController
+	seen func([]byte)
+}
+
+func (f flushing) Write(p []byte) (int, error) {
+	f.seen(p)
+	n, err := f.w.Write(p)
+	if err == nil {
+		err = f.to.Flush()
+	}
+	return n, err
+}
+
+// broken ends an answer that broke off after its head: a stream by an error that SDKs raise, anything else by breaking the
+// connection. Never does it look like a proper end.
+func (x *exchange) broken(err error) error {
+	var engine *upstream.BodyError
+	if !errors.As(err, &engine) || x.r.Context().Err() != nil {
+		x.status = statusClientGone
+		return caddyhttp.Error(statusClientGone, err)
+	}
+	if strings.HasPrefix(x.w.Header().Get("Content-Type"), "text/event-stream") {
+		x.failStream(openai.EngineCrashed(x.model.Name))
+		return nil
+	}
+	panic(http.ErrAbortHandler)
+}
+
+func (x *exchange) failStream(e *openai.Error) {
+	_, _ = x.w.Write(append([]byte("\n\n"), openai.StreamError(e)...)) // what came before may have ended in the middle of a line
+	_ = http.NewResponseController(x.w).Flush()
+	x.status = e.Status
+}
+
+// fail tells the client of an error of an answer that has not begun. It returns what Caddy is to know of it.
+func (x *exchange) fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	var he caddyhttp.HandlerError
+	if errors.As(err, &he) {
+		return err // it is told already
+	}
+	if gone := x.r.Context().Err() != nil; gone || errors.Is(err, openai.ErrClientGone) {
+		x.status = statusClientGone
+		return caddyhttp.Error(statusClientGone, err)
+	}
+	e := x.apiError(err)
+	if x.early {
+		x.failStream(e)
+		return nil
+	}
+	x.status = e.Status
+	e.WriteTo(x.w)
+	return nil
+}
+
+// apiError is what a client is told of an error of ours.
+func (x *exchange) apiError(err error) *openai.Error {
+	var api *openai.Error
+	if errors.As(err, &api) {
+		return api
+	}
+	var fault *activator.Error
+	if errors.As(err, &fault) {
+		return activationError(x.name(), fault)
+	}
+	var bad *upstream.RequestError
+	if errors.As(err, &bad) {
+		return openai.InvalidRequest("", bad.Err.Error())
+	}
+	var head *upstream.HeadError
+	if errors.As(err, &head) {
+		return openai.EngineCrashed(x.name())
+	}
+	return openai.EngineFailed(x.name(), err.Error())
+}
+
+func (x *exchange) name() string { return first(x.req.Model, defaultAlias) }
+
+func activationError(model string, e *activator.Error) *openai.Error {
+	switch e.Fault {
+	case activator.FaultUnknown:
+		return openai.ModelNotFound(model)
+	case activator.FaultFull:
+		return openai.QueueFull(model, e.RetryAfter)
+	case activator.FaultWait:
+		return openai.Loading(model, e.RetryAfter)
+	case activator.FaultShutdown:
+		return openai.ShuttingDown()
+	default:
+		failed := openai.EngineFailed(model, fmt.Sprint(e.Cause))
+		failed.RetryAfter = e.RetryAfter
+		return failed
+	}
+}

@@ -1,0 +1,144 @@
+package caddymodule
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"assistant/activator"
+	"assistant/internal/openai"
+	"assistant/lifecycle/engine"
+	"assistant/modeldir"
+)
+
+// serveModels lists the models. It starts nothing and asks no engine.
+func (h *Handler) serveModels(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, openai.ModelList{Data: h.rt.cards()}.JSON())
+}
+
+// serveModelCard tells of one model. Its id may hold slashes, and may be an alias.
+func (h *Handler) serveModelCard(w http.ResponseWriter, r *http.Request) {
+	id := strings.TrimPrefix(r.URL.EscapedPath(), "/v1/models/")
+	if plain, err := url.PathUnescape(id); err == nil {
+		id = plain
+	}
+	m, ok := h.rt.catalog.Load().Resolve(id, modeldir.Chat)
+	if !ok {
+		openai.ModelNotFound(id).WriteTo(w)
+		return
+	}
+	view := h.rt.view()
+	writeJSON(w, http.StatusOK, view.card(m).JSON())
+}
+
+// view is what cards are made from, at one moment.
+type view struct {
+	statuses map[string]activator.ModelStatus
+	missing  map[string]error
+	faults   map[string]error // by file
+	roles    map[string][]*modeldir.Model
+}
+
+func (rt *runtime) view() view {
+	catalog := rt.catalog.Load()
+	v := view{statuses: rt.act.Statuses(), faults: map[string]error{}, roles: map[string][]*modeldir.Model{}}
+	if missing := rt.missing.Load(); missing != nil {
+		v.missing = *missing
+	}
+	for _, f := range catalog.Faults() {
+		v.faults[f.Name] = f.Err
+	}
+	for _, m := range catalog.Models() {
+		if m.Key != m.Name {
+			v.roles[m.Name] = append(v.roles[m.Name], m)
+		}
+	}
+	return v
+}
+
+// cards returns a card of each model, and of each file that never was a good one, with its error.
+func (rt *runtime) cards() []openai.ModelCard {
+	v := rt.view()
+	catalog := rt.catalog.Load()
+	cards := make([]openai.ModelCard, 0, len(catalog.Models()))
+	listed := map[string]bool{}
+	for _, m := range catalog.Models() {
+		if m.Key == m.Name {
+			cards = append(cards, v.card(m))
+			listed[m.Name] = true
+		}
+	}
+	for _, f := range catalog.Faults() {
+		if !listed[f.Name] {
+			listed[f.Name] = true
+			cards = append(cards, openai.ModelCard{
+				ID: f.Name, OwnedBy: owner,
+				Status: &openai.ModelStatus{Value: openai.StatusFailed, Failed: true, Error: f.Err.Error()},
+			})
+		}
+	}
+	return cards
+}
+
+const owner = "assistant"
+
+func (v view) card(m *modeldir.Model) openai.ModelCard {
+	tags := []string{string(m.Kind)}
+	for _, role := range v.roles[m.Name] {
+		tags = append(tags, string(role.Kind))
+	}
+	return openai.ModelCard{
+		ID: m.Name, OwnedBy: owner, Name: m.Name, Aliases: m.Aliases, Tags: tags,
+		ContextLength: m.CtxSize, Architecture: modalities(m.Kind), Status: v.status(m),
+	}
+}
+
+func modalities(kind modeldir.Kind) *openai.Architecture {
+	in, out := "text", "text"
+	switch kind {
+	case modeldir.Chat:
+	case modeldir.Embedding:
+		out = "embeddings"
+	case modeldir.Rerank:
+		out = "rerank"
+	case modeldir.Speech:
+		out = "audio"
+	case modeldir.Transcription:
+		in = "audio"
+	}
+	return &openai.Architecture{InputModalities: []string{in}, OutputModalities: []string{out}}
+}
+
+// status is the model's state in the words that Open WebUI reads.
+func (v view) status(m *modeldir.Model) *openai.ModelStatus {
+	s := &openai.ModelStatus{Value: openai.StatusUnloaded}
+	now, inUse := v.statuses[m.Key]
+	switch {
+	case inUse && now.State == "starting":
+		s.Value = openai.StatusLoading
+	case inUse && (now.State == "ready" || now.State == "draining"):
+		s.Value = openai.StatusLoaded
+	case inUse && now.Err != nil:
+		s.Value, s.Failed, s.Error = openai.StatusFailed, true, now.Err.Error()
+	case v.missing[m.Key] != nil:
+		s.Value, s.Failed, s.Error = openai.StatusFailed, true, v.missing[m.Key].Error()
+	}
+	if err := v.faults[m.Name]; err != nil { // the last good version goes on
+		s.Error = err.Error()
+	}
+	return s
+}
+
+// lookForMissing notes what models would not find when started, so that the list shows it without looking. It is called
+// beside the publication of a catalog: thousands of files may be asked for.
+func (rt *runtime) lookForMissing(c *modeldir.Catalog) {
+	missing := map[string]error{}
+	for _, m := range c.Models() {
+		if err := engine.Check(m); err != nil {
+			missing[m.Key] = err
+		}
+	}
+	if rt.catalog.Load() == c {
+		rt.missing.Store(&missing)
+	}
+}

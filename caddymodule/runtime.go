@@ -1,0 +1,203 @@
+package caddymodule
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"assistant/activator"
+	"assistant/internal/openai"
+	"assistant/lifecycle"
+	"assistant/modeldir"
+)
+
+// runtimeKey is constant: there is one budget of memory and CPU in a process, whatever its configuration.
+const runtimeKey = "assistant"
+
+var runtimes = caddy.NewUsagePool()
+
+// runtime is what outlives a reload: the engines, the queue, the catalog. Configurations borrow it.
+type runtime struct {
+	log     *slog.Logger
+	act     *activator.Activator
+	runner  *lateRunner
+	budget  *openai.Budget
+	stats   *stats
+	catalog atomic.Pointer[modeldir.Catalog]
+	missing atomic.Pointer[map[string]error] // by key: what the model's engine will not find; looked up beside the catalog
+	ready   chan struct{}                    // closed when the first configuration is in force
+
+	mu     sync.Mutex
+	inUse  []*App // started configurations, newest last
+	source source // what the catalog is read from
+	stop   context.CancelFunc
+	load   *lifecycle.LoadWatch
+}
+
+// source is where models come from. Two configurations with the same source share one watcher.
+type source struct{ dir, config string }
+
+// newRuntime makes a runtime that runs nothing: caddy validate makes one too.
+func newRuntime() (caddy.Destructor, error) {
+	log := slog.New(lateHandler{})
+	rt := &runtime{
+		log: log, runner: &lateRunner{}, budget: openai.NewBudget(openai.DefaultBudget),
+		stats: newStats(), ready: make(chan struct{}), stop: func() {},
+	}
+	rt.act = activator.New(rt.runner, log)
+	rt.load = lifecycle.NewLoadWatch(rt.act.Pressure)
+	rt.catalog.Store(modeldir.NewCatalog(nil))
+	return rt, nil
+}
+
+// use puts a configuration in force.
+func (rt *runtime) use(a *App) error {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if err := os.MkdirAll(a.StateDir, 0o700); err != nil {
+		return err
+	}
+	if rt.runner.set(a.StateDir, rt.log) {
+		reaped, err := lifecycle.Reap(context.Background(), a.StateDir)
+		for _, r := range reaped {
+			rt.log.Warn("stopped what an earlier router left behind", "model", r.Model, "pid", r.PID, "processes", r.Processes)
+		}
+		if err != nil {
+			rt.log.Warn("could not clean up after an earlier router", "error", err)
+		}
+	}
+	rt.inUse = append(rt.inUse, a)
+	if err := rt.obey(a); err != nil {
+		rt.inUse = rt.inUse[:len(rt.inUse)-1]
+		return err
+	}
+	select {
+	case <-rt.ready:
+	default:
+		close(rt.ready)
+	}
+	return nil
+}
+
+// drop withdraws a configuration. If it was the newest, the one before it is in force again. It is idempotent.
+func (rt *runtime) drop(a *App) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	i := slices.Index(rt.inUse, a)
+	if i < 0 {
+		return
+	}
+	newest := i == len(rt.inUse)-1
+	rt.inUse = slices.Delete(rt.inUse, i, i+1)
+	if newest && len(rt.inUse) > 0 {
+		if err := rt.obey(rt.inUse[len(rt.inUse)-1]); err != nil {
+			rt.log.Error("go back to the earlier configuration", "error", err)
+		}
+	}
+}
+
+// obey does as a configuration says. The lock is held.
+func (rt *runtime) obey(a *App) error {
+	rt.act.Configure(a.settings())
+	rt.load.SetMax(*a.MaxLoad)
+	from := source{dir: a.ConfigDir, config: a.Config}
+	if from == rt.source && from.config == "" { // what a config.toml says may have changed
+		return nil
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	w, err := modeldir.NewWatcher(modeldir.Options{Dir: a.ConfigDir, Config: a.user, Log: rt.log, Changed: rt.publish, Previous: rt.catalog.Load()})
+	if err != nil {
+		stop()
+		return err
+	}
+	rt.stop()
+	rt.source, rt.stop = from, stop
+	w.Reload() // the models are known when the first request comes
+	go w.Run(ctx)
+	return nil
+}
+
+// publish puts a catalog in force.
+func (rt *runtime) publish(c *modeldir.Catalog) {
+	rt.catalog.Store(c)
+	rt.act.SetCatalog(c)
+	go rt.lookForMissing(c)
+}
+
+// newest returns the configuration in force, nil if none is.
+func (rt *runtime) newest() *App {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if len(rt.inUse) == 0 {
+		return nil
+	}
+	return rt.inUse[len(rt.inUse)-1]
+}
+
+const (
+	// exitTimeout is how long a process that exits waits for leases: the HTTP server has waited already.
+	exitTimeout = 5 * time.Second
+
+	// drainTimeout is how long leases may go on after a reload that removed the app.
+	drainTimeout = 10 * time.Minute
+)
+
+// Destruct stops everything. When the process exits it takes the time that needs; after a reload that removed the app it
+// lets streams end in the background, so that the reload is not held up.
+func (rt *runtime) Destruct() error {
+	rt.stop()
+	rt.load.Close()
+	rt.act.RefuseWaiting()
+	if caddy.Exiting() {
+		rt.end(exitTimeout)
+		return nil
+	}
+	go rt.end(drainTimeout)
+	return nil
+}
+
+func (rt *runtime) end(limit time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	rt.act.Close(ctx)
+	rt.runner.close()
+}
+
+// lateRunner is the runner of a runtime, which is made before anybody says where its state lies.
+type lateRunner struct {
+	runner *lifecycle.Runner
+	dir    string
+}
+
+// set gives the state directory. It reports whether this was the first time; a later, different one takes effect at the next
+// start of the process, as what runs is noted in the first.
+func (l *lateRunner) set(dir string, log *slog.Logger) bool {
+	if l.runner != nil {
+		if dir != l.dir {
+			log.Warn("a changed state_dir takes effect when the process is started anew", "in_force", l.dir)
+		}
+		return false
+	}
+	l.runner, l.dir = lifecycle.NewRunner(dir, log), dir
+	return true
+}
+
+// Start implements activator.Runner. Nothing is started before a configuration, and with it a catalog, is in force.
+func (l *lateRunner) Start(in *lifecycle.Instance, timeout time.Duration, to lifecycle.Reporter) {
+	l.runner.Start(in, timeout, to)
+}
+
+// Stop implements activator.Runner.
+func (l *lateRunner) Stop(in *lifecycle.Instance) { l.runner.Stop(in) }
+
+func (l *lateRunner) close() {
+	if l.runner != nil {
+		l.runner.Close()
+	}
+}

@@ -1,0 +1,67 @@
+package caddymodule
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+
+	"github.com/VictoriaMetrics/metrics"
+)
+
+func init() { metrics.ExposeMetadata(true) }
+
+// stats counts what passes through the handlers. Like the engines it belongs to the runtime: counters that began anew with
+// each reload would be of no use.
+type stats struct {
+	set    *metrics.Set
+	models sync.Map // by model name: *modelStats
+}
+
+// modelStats are the counters of a model, looked up once.
+type modelStats struct {
+	requestBytes, responseBytes  *metrics.Counter
+	promptTokens, completeTokens *metrics.Counter
+	set                          *metrics.Set
+	name                         string
+	codes                        sync.Map // by status: *metrics.Counter
+}
+
+func newStats() *stats { return &stats{set: metrics.NewSet()} }
+
+// of returns the counters of a model of the catalog: names that clients make up have none.
+func (s *stats) of(model string) *modelStats {
+	if m, ok := s.models.Load(model); ok {
+		return m.(*modelStats) //nolint:errcheck,forcetypeassert // nothing else is in there
+	}
+	counter := func(name string) *metrics.Counter { return s.set.GetOrCreateCounter(name) }
+	m := &modelStats{
+		set: s.set, name: model,
+		requestBytes:   counter(fmt.Sprintf(`assistant_request_bytes_total{model=%q}`, model)),
+		responseBytes:  counter(fmt.Sprintf(`assistant_response_bytes_total{model=%q}`, model)),
+		promptTokens:   counter(fmt.Sprintf(`assistant_tokens_total{model=%q,type="prompt"}`, model)),
+		completeTokens: counter(fmt.Sprintf(`assistant_tokens_total{model=%q,type="completion"}`, model)),
+	}
+	kept, _ := s.models.LoadOrStore(model, m)
+	return kept.(*modelStats) //nolint:errcheck,forcetypeassert // nothing else is in there
+}
+
+// ended counts a request by its status.
+func (m *modelStats) ended(status int) {
+	c, ok := m.codes.Load(status)
+	if !ok {
+		c, _ = m.codes.LoadOrStore(status, m.set.GetOrCreateCounter(fmt.Sprintf(`assistant_requests_total{model=%q,code="%d"}`, m.name, status)))
+	}
+	c.(*metrics.Counter).Inc() //nolint:errcheck,forcetypeassert // nothing else is in there
+}
+
+// writeMetrics writes everything we measure in Prometheus' text format.
+func (rt *runtime) writeMetrics(w io.Writer) {
+	rt.act.WriteMetrics(w)
+	rt.stats.set.WritePrometheus(w)
+}
+
+func (rt *runtime) serveMetrics(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	rt.writeMetrics(w)
+}

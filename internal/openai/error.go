@@ -1,0 +1,203 @@
+package openai
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Values of Error.Type, as the OpenAI API spells them.
+const (
+	TypeInvalidRequest = "invalid_request_error"
+	TypeRateLimit      = "rate_limit_error"
+	TypeServer         = "server_error"
+)
+
+// Values of Error.Code that clients and metrics may rely on.
+const (
+	CodeModelNotFound = "model_not_found"
+	CodeModelLoading  = "model_loading"
+	CodeEngineFailed  = "engine_failed"
+	CodeEngineCrashed = "engine_crashed"
+	CodeShuttingDown  = "shutting_down"
+	CodeRateLimit     = "rate_limit_exceeded"
+	CodeTooLarge      = "request_too_large"
+)
+
+// maxRetryAfter is the longest wait we ask for: the official SDKs give up on a Retry-After beyond 120 s, and a
+// client that comes back each minute keeps its place in nobody's way.
+const maxRetryAfter = time.Minute
+
+// Error is an API error as a client sees it. Param and Code are null on the wire when empty.
+type Error struct {
+	Status  int    // HTTP status
+	Message string // one sentence for a human
+	Type    string // one of the Type constants
+	Param   string // the request field at fault, if one is
+	Code    string // for programs
+
+	Allow       string        // the Allow header of a 405
+	RetryAfter  time.Duration // 0 = say nothing about when to come back
+	ShouldRetry *bool         // the x-should-retry header, which official SDKs obey; nil = leave it to them
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// wireError is the error object: the API's schema requires all four fields.
+type wireError struct {
+	Error struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    *string `json:"code"`
+	} `json:"error"`
+}
+
+// JSON returns the error object, without a newline at its end.
+func (e *Error) JSON() []byte {
+	var wire wireError
+	wire.Error.Message = strings.ToValidUTF8(e.Message, "\uFFFD")
+	wire.Error.Type = e.Type
+	if e.Param != "" {
+		wire.Error.Param = &e.Param
+	}
+	if e.Code != "" {
+		wire.Error.Code = &e.Code
+	}
+	return marshal(wire)
+}
+
+// WriteTo answers a request with e. Nothing may have been written to w before. Errors of the connection are
+// ignored: there is nobody left to tell.
+func (e *Error) WriteTo(w http.ResponseWriter) {
+	h := w.Header()
+	h.Del("Content-Length") // of the answer that was meant to be
+	h.Del("Content-Encoding")
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if e.Allow != "" {
+		h.Set("Allow", e.Allow)
+	}
+	if e.RetryAfter > 0 {
+		wait := min(e.RetryAfter, maxRetryAfter)
+		h.Set("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
+		h.Set("Retry-After-Ms", strconv.FormatInt(int64((wait+time.Millisecond-1)/time.Millisecond), 10))
+	}
+	if e.ShouldRetry != nil {
+		h.Set("X-Should-Retry", strconv.FormatBool(*e.ShouldRetry))
+	}
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(append(e.JSON(), '\n'))
+}
+
+// StreamError is the event that ends a stream whose status line has gone out already. The stream must then be
+// closed without [DONE]: official SDKs raise the error when they read it.
+func StreamError(err *Error) []byte {
+	return fmt.Appendf(nil, "data: %s\n\n", err.JSON())
+}
+
+// InvalidRequest blames the request. param may be empty.
+func InvalidRequest(param, message string) *Error {
+	return &Error{Status: http.StatusBadRequest, Type: TypeInvalidRequest, Param: param, Message: message}
+}
+
+// BadJSON says that the body could not be read as a JSON object.
+func BadJSON(detail string) *Error {
+	return InvalidRequest("", "could not read the request body as a JSON object: "+detail)
+}
+
+// ModelRequired says that the request names no model.
+func ModelRequired() *Error {
+	return InvalidRequest("model", `you must name a model in "model"`)
+}
+
+// ModelNotFound says that the catalog has no such model.
+func ModelNotFound(name string) *Error {
+	return &Error{
+		Status: http.StatusNotFound, Type: TypeInvalidRequest, Param: "model", Code: CodeModelNotFound,
+		Message: fmt.Sprintf("the model %q does not exist", name),
+	}
+}
+
+// MethodNotAllowed names the methods that are allowed, such as "GET, HEAD".
+func MethodNotAllowed(allow string) *Error {
+	return &Error{
+		Status: http.StatusMethodNotAllowed, Type: TypeInvalidRequest, Code: "method_not_allowed", Allow: allow,
+		Message: "this address only answers " + allow,
+	}
+}
+
+// TooLarge says that the body is longer than limit bytes.
+func TooLarge(limit int64) *Error {
+	return &Error{
+		Status: http.StatusRequestEntityTooLarge, Type: TypeInvalidRequest, Code: CodeTooLarge,
+		Message: fmt.Sprintf("the request body is larger than %d bytes", limit),
+	}
+}
+
+// UnsupportedMedia refuses a Content-Type.
+func UnsupportedMedia(contentType string) *Error {
+	return &Error{
+		Status: http.StatusUnsupportedMediaType, Type: TypeInvalidRequest, Code: "unsupported_media_type",
+		Message: fmt.Sprintf("the content type %q is not supported here", contentType),
+	}
+}
+
+// QueueFull says that too many requests wait already; retryAfter is a guess at when there is room again.
+func QueueFull(model string, retryAfter time.Duration) *Error {
+	return &Error{
+		Status: http.StatusTooManyRequests, Type: TypeRateLimit, Code: CodeRateLimit, RetryAfter: max(retryAfter, 1),
+		Message: fmt.Sprintf("too many requests wait for the model %q", model),
+	}
+}
+
+// Loading says that the model did not become ready in the time a request may wait; retryAfter is what is left, as
+// far as past starts tell.
+func Loading(model string, retryAfter time.Duration) *Error {
+	return &Error{
+		Status: http.StatusServiceUnavailable, Type: TypeServer, Code: CodeModelLoading, RetryAfter: max(retryAfter, 1),
+		Message: fmt.Sprintf("the model %q is still loading", model),
+	}
+}
+
+// EngineFailed says that the model's engine can't be had. detail is what is known of the reason, such as the last
+// lines of its stderr. Clients are told not to try again at once: a failed start has a back-off longer than theirs.
+func EngineFailed(model, detail string) *Error {
+	message := fmt.Sprintf("the engine of the model %q failed", model)
+	if detail = strings.TrimSpace(detail); detail != "" {
+		message += ": " + detail
+	}
+	return &Error{
+		Status: http.StatusBadGateway, Type: TypeServer, Code: CodeEngineFailed, Message: message,
+		ShouldRetry: new(bool),
+	}
+}
+
+// EngineCrashed says that the engine died while it answered. The next request may well succeed.
+func EngineCrashed(model string) *Error {
+	return &Error{
+		Status: http.StatusBadGateway, Type: TypeServer, Code: CodeEngineCrashed,
+		Message: fmt.Sprintf("the engine of the model %q ended in the middle of the answer", model),
+	}
+}
+
+// ShuttingDown says that this server is going away; another may take its place within a second.
+func ShuttingDown() *Error {
+	return &Error{
+		Status: http.StatusServiceUnavailable, Type: TypeServer, Code: CodeShuttingDown, RetryAfter: time.Second,
+		Message: "the server is shutting down",
+	}
+}
+
+// marshal is json.Marshal without HTML escaping, as engines write JSON. v must be a type that can't fail.
+func marshal(v any) []byte {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v)
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+}

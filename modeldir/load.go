@@ -1,0 +1,197 @@
+package modeldir
+
+import (
+	"bytes"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// rawModel is a model file as written. Values of more than one possible type are any.
+type rawModel struct {
+	Name           *string           `toml:"name"`
+	ModelPath      string            `toml:"model_path"`
+	Port           int               `toml:"port"`
+	CtxSize        int               `toml:"ctx_size"`
+	BatchSize      int               `toml:"batch_size"`
+	Kind           string            `toml:"kind"`
+	Engine         string            `toml:"engine"`
+	Aliases        []string          `toml:"aliases"`
+	Args           []string          `toml:"args"`
+	Env            map[string]string `toml:"env"`
+	NGPULayers     *int              `toml:"n_gpu_layers"`
+	Devices        []string          `toml:"devices"`
+	Command        []string          `toml:"command"`
+	StopCommand    []string          `toml:"stop_command"`
+	CleanupCommand []string          `toml:"cleanup_command"`
+	Upstream       string            `toml:"upstream"`
+	Identity       string            `toml:"identity"`
+	ReadyPath      string            `toml:"ready_path"`
+	IdleTimeout    any               `toml:"idle_timeout"`
+	StartTimeout   any               `toml:"start_timeout"`
+	StopTimeout    any               `toml:"stop_timeout"`
+	MinInstances   int               `toml:"min_instances"`
+	MaxInstances   int               `toml:"max_instances"`
+	Concurrency    int               `toml:"concurrency"`
+	Memory         any               `toml:"memory"`
+	Priority       int               `toml:"priority"`
+	Pinned         bool              `toml:"pinned"`
+	CancelByStream *bool             `toml:"cancel_by_stream"`
+}
+
+var modelSchema = schemaOf[rawModel]()
+
+// ParseModel reads one model file strictly. File is its absolute path: it names the
+// model that has no name, anchors relative paths, and appears in errors, which
+// are of type [*FieldError]. Whether the files that the model names exist is
+// not looked at: that shows when the model starts.
+//
+// Empty strings, 0 for counts and sizes, and keys left out mean the default; a
+// fixed port caps MaxInstances at 1.
+func ParseModel(file string, data []byte) (*Model, error) {
+	raw, doc, err := readModel(file, data)
+	if err != nil {
+		return nil, err
+	}
+	return raw.model(doc)
+}
+
+// readModel decodes a model file without judging its values. The raw model is
+// never nil: after an error it holds what could be read, such as the name.
+func readModel(file string, data []byte) (*rawModel, *document, error) {
+	raw := &rawModel{}
+	if len(bytes.TrimSpace(data)) == 0 { // half-way through being written, most likely
+		return raw, nil, &FieldError{File: file, Reason: "the file is empty: a model needs at least model_path or command"}
+	}
+	doc, err := decode(file, data, raw, modelSchema)
+	return raw, doc, err
+}
+
+// modelName is the name a raw model of that file has, given or not.
+func (r *rawModel) modelName(file string) string {
+	if r.Name != nil {
+		return *r.Name
+	}
+	return stem(file)
+}
+
+func stem(file string) string {
+	base := filepath.Base(file)
+	return strings.TrimSuffix(base, filepath.Ext(base))
+}
+
+// model judges the values and makes the model of them. Errors are placed by doc.
+func (r *rawModel) model(doc *document) (*Model, error) {
+	c := &checker{doc: doc}
+	m := &Model{
+		Name:           c.name("name", r.modelName(doc.file)),
+		File:           doc.file,
+		Kind:           Kind(c.oneOf("kind", r.Kind, kinds)),
+		ModelPath:      c.path("model_path", r.ModelPath),
+		Port:           c.between("port", r.Port, 0, maxPort),
+		CtxSize:        c.between("ctx_size", r.CtxSize, 0, maxInt32),
+		BatchSize:      c.between("batch_size", r.BatchSize, 0, maxInt32),
+		Engine:         c.engine(r),
+		Args:           c.texts("args", r.Args),
+		Env:            c.env(r.Env),
+		NGPULayers:     r.NGPULayers,
+		Devices:        c.texts("devices", r.Devices),
+		Command:        c.argv("command", r.Command),
+		StopCommand:    c.argv("stop_command", r.StopCommand),
+		CleanupCommand: c.argv("cleanup_command", r.CleanupCommand),
+		Upstream:       c.upstream("upstream", r.Upstream),
+		Identity:       c.oneOf("identity", r.Identity, identities),
+		ReadyPath:      c.readyPath("ready_path", r.ReadyPath),
+		MinInstances:   c.between("min_instances", r.MinInstances, 0, maxInt32),
+		MaxInstances:   c.between("max_instances", r.MaxInstances, 0, maxInt32),
+		Concurrency:    c.between("concurrency", r.Concurrency, 0, maxInt32),
+		Memory:         c.bytes("memory", r.Memory),
+		Priority:       c.between("priority", r.Priority, -maxInt32, maxInt32),
+		Pinned:         r.Pinned,
+		CancelByStream: r.CancelByStream,
+	}
+	m.Key = m.Name
+	m.Aliases = c.aliases(m.Name, r.Aliases)
+	if r.NGPULayers != nil {
+		c.between("n_gpu_layers", *r.NGPULayers, -1, maxInt32)
+	}
+	if r.IdleTimeout != nil {
+		m.IdleTimeout = new(c.duration("idle_timeout", r.IdleTimeout))
+	}
+	m.StartTimeout = c.optionalDuration("start_timeout", r.StartTimeout)
+	m.StopTimeout = c.optionalDuration("stop_timeout", r.StopTimeout)
+	c.instances(m)
+	if c.err != nil {
+		return nil, c.err
+	}
+	return m, nil
+}
+
+// engine settles the kind of engine and what goes with it.
+func (c *checker) engine(r *rawModel) string {
+	engine := c.oneOf("engine", r.Engine, engines)
+	if r.Engine == "" && len(r.Command) > 0 {
+		engine = EngineCommand
+	}
+	if engine == EngineCommand {
+		if len(r.Command) == 0 {
+			c.failf("command", `required by engine = "command": give the program and its arguments, such as ["my-server", "--port", "{{port}}"]`)
+		}
+		return engine
+	}
+	for _, only := range []struct {
+		field string
+		given bool
+	}{
+		{"command", len(r.Command) > 0},
+		{"stop_command", len(r.StopCommand) > 0},
+		{"cleanup_command", len(r.CleanupCommand) > 0},
+		{"upstream", r.Upstream != ""},
+		{"identity", r.Identity != ""},
+	} {
+		if only.given {
+			c.failf(only.field, "only for engine = %q, but engine is %q: remove one of them", EngineCommand, engine)
+		}
+	}
+	if r.ModelPath == "" {
+		c.failf("model_path", "required by engine = %q: give the path of the model's file (or a command)", engine)
+	}
+	return engine
+}
+
+// instances checks the counts of instances against one another and the port.
+func (c *checker) instances(m *Model) {
+	why := "max_instances"
+	switch {
+	case m.Port > 0:
+		m.MaxInstances = 1 // a port can be listened on once
+		why = "the most that a fixed port allows"
+	case m.MaxInstances == 0:
+		why = "the default of max_instances"
+	}
+	if most := max(m.MaxInstances, 1); m.MinInstances > most {
+		c.failf("min_instances", "%d is more than %d, which is %s", m.MinInstances, most, why)
+	}
+}
+
+// optionalDuration reads a duration that may be missing; 0 is the server's default.
+func (c *checker) optionalDuration(field string, v any) time.Duration {
+	if v == nil {
+		return 0
+	}
+	return c.duration(field, v)
+}
+
+func (c *checker) aliases(name string, aliases []string) []string {
+	for i, a := range aliases {
+		c.name("aliases", a)
+		switch {
+		case a == name:
+			c.failf("aliases", "%q is the model's own name: remove it", a)
+		case slices.Contains(aliases[:i], a):
+			c.failf("aliases", "%q is listed twice: remove one", a)
+		}
+	}
+	return none(aliases)
+}

@@ -1,0 +1,37 @@
+#!/bin/sh
+# lint.sh: every check that needs no running of tests.
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+has go || fail "Go is missing: install Go 1.26 or newer (https://go.dev/dl)"
+export CGO_ENABLED=0 # as in build.sh, whose compiled packages are used again
+# Where caddy validate may write.
+export XDG_DATA_HOME="$root/.run/lint" XDG_CONFIG_HOME="$root/.run/lint"
+
+# step WHAT COMMAND… runs it, and shows what it said if it fails.
+step() {
+	what=$1 begun=$(date +%s)
+	shift
+	if ! out=$("$@" 2>&1); then
+		say "$what: failed" "$out"
+		exit 1
+	fi
+	say "$what: ok ($(($(date +%s) - begun)) s)"
+}
+
+# portable lists the packages that do not reach Caddy; these must compile everywhere.
+portable() {
+	go list -f '{{$caddy := false}}{{range .Deps}}{{if eq . "github.com/caddyserver/caddy/v2"}}{{$caddy = true}}{{end}}{{end}}{{if not $caddy}}{{.ImportPath}}{{end}}' ./...
+}
+
+scripts/build.sh
+step "go.mod is tidy" go mod tidy -diff
+step "golangci-lint is built" tool golangci-lint
+step "golangci-lint (gofumpt, vet, staticcheck and others)" "$(tool golangci-lint)" run ./...
+packages=$(portable)
+for os in darwin windows; do
+	# shellcheck disable=SC2086 # a list of words
+	step "vet for $os" env GOOS=$os go vet $packages
+done
+step "Caddyfile is formatted" ./caddy fmt --diff Caddyfile
+step "Caddyfile is valid" env ASSISTANT_MODELS="$root/.run/lint/models" ASSISTANT_STATE="$root/.run/lint/state" ./caddy validate --config Caddyfile

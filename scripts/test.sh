@@ -1,0 +1,16 @@
+#!/bin/sh
+# test.sh FLAGS… PACKAGES…: runs go test on them, after fetching what the tests need.
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+has go || fail "Go is missing: install Go 1.26 or newer (https://go.dev/dl)"
+has "${CC:-gcc}" || fail "the race detector needs a C compiler: install one (apt-get install gcc libc6-dev)"
+
+scripts/progress.py --beside engine=scripts/get-engine.sh models=scripts/get-models.sh clients=scripts/get-python.sh
+ASSISTANT_TEST_LLAMA_SERVER=$(scripts/get-engine.sh)
+ASSISTANT_TEST_MODELS=$(scripts/get-models.sh)
+ASSISTANT_TEST_PYTHON=$(scripts/get-python.sh)
+export ASSISTANT_TEST_LLAMA_SERVER ASSISTANT_TEST_MODELS ASSISTANT_TEST_PYTHON
+
+gotestsum=$(tool gotestsum)
+CGO_ENABLED=1 exec "$gotestsum" --format pkgname-and-test-fails --format-hide-empty-pkg -- "$@"
