@@ -16,50 +16,90 @@ const starts = 50
 
 // cold measures the time from the moment an engine is ready to the arrival of the
 // request that waited for it, both on the engine's own clock. Every start is a
-// model's first, and takes 100 ms ± 20.
+// model's first, and takes 100 ms ± 20. In turns with them, direct is a client
+// that starts an engine itself and asks it every 2 ms: what the machine allows.
 func cold(b *bench) error {
-	if !b.hasOurs {
-		return nil
-	}
 	rng := rand.New(rand.NewPCG(1, 2)) // the same delays in every run
 	for _, ready := range []string{"refuse", "503"} {
-		log := filepath.Join(b.dir, "cold-"+ready+".events")
-		var models []model
+		log := map[string]string{}
+		for _, peer := range []string{direct, ours} {
+			log[peer] = filepath.Join(b.dir, peer+"-"+ready+".events")
+		}
+		var alone, routed []model // the same ones, with the log of each peer
 		for i := range starts {
 			delay := 80*time.Millisecond + time.Duration(rng.Int64N(int64(40*time.Millisecond)))
-			models = append(models, model{
-				fmt.Sprintf("%s-%d", ready, i),
-				[]string{"--start-delay", delay.String(), "--ready", ready, "--events", log},
-			})
+			name := fmt.Sprintf("%s-%d", ready, i)
+			flags := func(peer string) []string {
+				return []string{"--start-delay", delay.String(), "--ready", ready, "--events", log[peer]}
+			}
+			alone = append(alone, model{name, flags(direct)})
+			routed = append(routed, model{name, flags(ours)})
 		}
-		t, err := b.startAssistant(models, 2*starts)
-		if err != nil {
-			return err
+		var t target
+		var err error
+		if b.hasOurs {
+			if t, err = b.startAssistant(routed, 2*starts); err != nil {
+				return err
+			}
+			if err := t.router.await(b.ctx, answers(t.addr, get(t.addr, "/v1/models"))); err != nil {
+				return err
+			}
 		}
-		if err := t.router.await(b.ctx, answers(t.addr, get(t.addr, "/v1/models"))); err != nil {
-			return err
-		}
-		c := client{addr: t.addr, timeout: 10 * time.Second}
-		for _, m := range models {
-			if err := (load{request: post(t.addr, m.name, 1<<10, answer)}).once(&c, nil); err != nil {
+		for _, m := range alone {
+			if b.hasOurs {
+				if err := first(t.addr, m.name); err != nil {
+					return fmt.Errorf("%s: %w", m.name, err)
+				}
+			}
+			if err := b.startAndAsk(m); err != nil {
 				return fmt.Errorf("%s: %w", m.name, err)
 			}
-			if b.ctx.Err() != nil {
-				return b.ctx.Err()
-			}
 		}
-		c.close()
-		waits, err := forwarded(log)
+		if err := b.reportCold(ready, log); err != nil {
+			return err
+		}
+		b.procs.stopAll()
+	}
+	return nil
+}
+
+// first sends a model one request over a new connection.
+func first(addr, model string) error {
+	c := client{addr: addr, timeout: 10 * time.Second}
+	defer c.close()
+	return load{request: post(addr, model, 1<<10, answer)}.once(&c, nil)
+}
+
+// startAndAsk is a cold start without a router.
+func (b *bench) startAndAsk(m model) error {
+	t, err := startDirect(b, m.flags...)
+	if err != nil {
+		return err
+	}
+	if err := first(t.addr, m.name); err != nil {
+		return err
+	}
+	b.procs.stopLast()
+	return nil
+}
+
+func (b *bench) reportCold(ready string, log map[string]string) error {
+	name := map[string]string{"refuse": "cold, engine refuses: ready to forwarded ", "503": "cold, engine answers 503: ready to forwarded "}[ready]
+	p50 := b.report.row(name+"p50", "ms", low).limit(3)
+	p99 := b.report.row(name+"p99", "ms", low).limit(10)
+	for _, peer := range []string{direct, ours} {
+		if peer == ours && !b.hasOurs {
+			continue
+		}
+		waits, err := forwarded(log[peer])
 		if err != nil {
 			return err
 		}
 		if len(waits) != starts {
-			return fmt.Errorf("%d engines have served a request, want %d", len(waits), starts)
+			return fmt.Errorf("%s: %d engines have served a request, want %d", peer, len(waits), starts)
 		}
-		kind := map[string]string{"refuse": "refused", "503": "answered 503"}[ready]
-		b.report.row("cold, engine "+kind+": ready to forwarded p50", "ms", low).limit(3).add(ours, waits.at(.5)/1000)
-		b.report.row("cold, engine "+kind+": ready to forwarded p99", "ms", low).limit(10).add(ours, waits.at(.99)/1000)
-		b.procs.stopAll()
+		p50.add(peer, waits.at(.5)/1000)
+		p99.add(peer, waits.at(.99)/1000)
 	}
 	return nil
 }

@@ -65,6 +65,13 @@ func (ps *processes) stopAll() {
 	}
 }
 
+// stopLast ends the process that was started last.
+func (ps *processes) stopLast() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.all[len(ps.all)-1].stop()
+}
+
 // stop asks the process to end and kills it after 10 s.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
@@ -124,12 +125,26 @@ func (c *client) adminAddress() (string, error) {
 	if c.address != "" {
 		return c.address, nil
 	}
-	if _, err := os.Stat("Caddyfile"); err == nil {
-		if address, err := caddycmd.DetermineAdminAPIAddress("", nil, "Caddyfile", "caddyfile"); err == nil {
-			return address, nil
-		}
+	body, err := os.ReadFile("Caddyfile")
+	if errors.Is(err, os.ErrNotExist) {
+		return caddy.DefaultAdminListen, nil
 	}
-	return caddy.DefaultAdminListen, nil
+	if err != nil {
+		return "", err
+	}
+	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(body, map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return "", fmt.Errorf("find the admin API's address in the Caddyfile of this folder (or give --address): %w", err)
+	}
+	var config struct {
+		Admin struct {
+			Listen string `json:"listen"`
+		} `json:"admin"`
+	}
+	if err := json.Unmarshal(adapted, &config); err != nil {
+		return "", err
+	}
+	return first(config.Admin.Listen, caddy.DefaultAdminListen), nil
 }
 
 // said finds the server's own sentence in Caddy's "HTTP 404: {"error":"…"}".

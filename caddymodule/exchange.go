@@ -245,11 +245,11 @@ func (x *exchange) send(run *lifecycle.Running) error {
 		return x.sendAfterEarly(run, to, out)
 	}
 	res, err := to.Forward(x.r.Context(), x.w, out, upstream.Hooks{
-		Head: func(status int, header http.Header) {
-			x.status = status
+		Head: func(status int, _ http.Header) { x.status = status },
+		Tap: func(piece []byte) {
 			x.answered(run)
+			x.seen(piece)
 		},
-		Tap: x.seen,
 	})
 	if err == nil || !res.Started {
 		return err
@@ -278,10 +278,9 @@ func (x *exchange) sendJoined(run *lifecycle.Running, to upstream.Transport) err
 		return err
 	}
 	defer res.Body.Close()
-	x.answered(run)
 	status, whole := res.StatusCode, []byte(nil)
 	if openai.IsStream(res.StatusCode, res.Header) {
-		whole, err = openai.Join(res.Body, x.ep.join)
+		whole, err = openai.Join(noticed{res.Body, func() { x.answered(run) }}, x.ep.join)
 		res.Header.Set("Content-Type", "application/json; charset=utf-8")
 		var told *openai.EngineError
 		if errors.As(err, &told) {
@@ -321,7 +320,6 @@ func (x *exchange) sendAfterEarly(run *lifecycle.Running, to upstream.Transport,
 		return err
 	}
 	defer res.Body.Close()
-	x.answered(run)
 	if !openai.IsStream(res.StatusCode, res.Header) {
 		const longest = 64 << 10
 		said, _ := io.ReadAll(io.LimitReader(res.Body, longest))
@@ -329,11 +327,25 @@ func (x *exchange) sendAfterEarly(run *lifecycle.Running, to upstream.Transport,
 		_, _ = fmt.Fprintf(x.w, "data: %s\n\n", event)
 		return nil
 	}
-	out2 := flushing{w: x.w, to: http.NewResponseController(x.w), seen: x.seen}
-	if _, err := io.Copy(out2, res.Body); err != nil {
+	client := flushing{w: x.w, to: http.NewResponseController(x.w), seen: x.seen}
+	if _, err := io.Copy(client, noticed{res.Body, func() { x.answered(run) }}); err != nil {
 		return x.broken(&upstream.BodyError{Written: true, Err: err})
 	}
 	return nil
+}
+
+// noticed calls read whenever a piece was read.
+type noticed struct {
+	r    io.Reader
+	read func()
+}
+
+func (f noticed) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if n > 0 {
+		f.read()
+	}
+	return n, err
 }
 
 // flushing flushes after each write: a token is not to wait for the next.
@@ -387,6 +399,9 @@ func (x *exchange) fail(err error) error {
 		return caddyhttp.Error(statusClientGone, err)
 	}
 	e := x.apiError(err)
+	if e.Status >= http.StatusInternalServerError && x.model != nil {
+		x.h.rt.log.Warn("request failed", "model", x.model.Name, "status", e.Status, "code", e.Code, "error", err)
+	}
 	if x.early {
 		x.failStream(e)
 		return nil

@@ -30,10 +30,14 @@ func (s *start) becomeReady(ctx context.Context) (*Running, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("not ready after %v (start_timeout)", s.timeout))
 	defer cancel()
 	network, address := s.address()
-	lean := upstream.NewPool(network, address)
+	lean, std := upstream.NewPool(network, address), upstream.NewStd(network, address)
+	if s.kind.OneRequestEach {
+		lean.OneRequestEach()
+		std.OneRequestEach()
+	}
 	run := &Running{
 		ID: s.id, PID: s.proc.PID, Slots: s.plan.Slots, Network: network, Address: address, Kind: s.kind,
-		Spawned: spawned.Sub(s.created), Lean: lean, Std: upstream.NewStd(network, address),
+		Spawned: spawned.Sub(s.created), Lean: lean, Std: std,
 	}
 	if err := s.probe(ctx, lean, spawned); err != nil {
 		run.close()

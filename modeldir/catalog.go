@@ -27,7 +27,7 @@ type entry struct {
 // good version of its models, if there was one, is still in force.
 type Fault struct {
 	File string // absolute path
-	Name string // the model concerned, as far as it could be told: the stem of the file otherwise; "" if it concerns no single one
+	Name string // the model concerned, as far as it could be told: the stem of the file otherwise
 	Err  error  // file, line, column and field where known
 }
 

@@ -288,7 +288,7 @@ func (c *Config) expand(i int, data []byte, failed error) (models []*Model, name
 	}
 	raw, doc, err := readModel(entry.ConfigPath, data)
 	if name == "" {
-		name = raw.modelName(entry.ConfigPath)
+		name = raw.label(entry.ConfigPath)
 	}
 	if err != nil {
 		return nil, name, err

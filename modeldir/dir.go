@@ -255,7 +255,7 @@ func (s *scanner) parse(src *source, data []byte, failed error) (models []*Model
 		return nil, stem(src.path), failed
 	}
 	raw, doc, err := readModel(src.path, data)
-	name = raw.modelName(src.path)
+	name = raw.label(src.path)
 	if err != nil {
 		return nil, name, err
 	}

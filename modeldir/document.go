@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -63,14 +64,18 @@ func decode(file string, data []byte, dst any, s schema) (*document, error) {
 		return nil, &FieldError{File: file, Reason: fmt.Sprintf("larger than %d bytes: this is no configuration file", maxFileSize)}
 	}
 	d := &document{file: file, data: bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))}
-	if err := unmarshal(d.data, dst); err != nil {
-		return nil, d.explain(err, s)
-	}
-	d.keys = scanKeys(d.data)
-	for _, k := range d.keys { // go-toml matches keys without regard to case; TOML and we do not
-		if !s.knows(k.path) {
-			return nil, d.unknownKey(k.path, s)
+	err := unmarshal(d.data, dst)
+	if missing := (*toml.StrictMissingError)(nil); err == nil || errors.As(err, &missing) {
+		d.keys = scanKeys(d.data)
+		// Looked up again, as go-toml does not regard case, and does not say in which element of an array a key is.
+		for _, k := range d.keys {
+			if !s.knows(k.path) {
+				return nil, d.unknownKey(k.path, s)
+			}
 		}
+	}
+	if err != nil {
+		return nil, d.explain(err, s)
 	}
 	return d, nil
 }
@@ -88,11 +93,6 @@ func unmarshal(data []byte, dst any) (err error) {
 
 // explain turns go-toml's error into ours.
 func (d *document) explain(err error, s schema) error {
-	if missing := (*toml.StrictMissingError)(nil); errors.As(err, &missing) && len(missing.Errors) > 0 {
-		e := d.unknownKey(strings.Join(missing.Errors[0].Key(), "."), s)
-		e.Line, e.Column = missing.Errors[0].Position()
-		return e
-	}
 	e := &FieldError{File: d.file, Reason: strings.TrimPrefix(err.Error(), "toml: ")}
 	if at := (*toml.DecodeError)(nil); errors.As(err, &at) {
 		e.Line, e.Column = at.Position()
@@ -149,9 +149,16 @@ type keyScanner struct {
 	arrays map[string]int // elements of each array of tables so far
 }
 
+// parsers are kept for their buffers.
+var parsers = sync.Pool{New: func() any { return new(unstable.Parser) }}
+
 // scanKeys lists the keys of a valid document, tables included.
 func scanKeys(data []byte) []keyAt {
-	var p unstable.Parser
+	p := parsers.Get().(*unstable.Parser) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+	defer func() {
+		p.Reset(nil)
+		parsers.Put(p)
+	}()
 	p.Reset(data)
 	s := keyScanner{}
 	table := ""
@@ -161,6 +168,7 @@ func scanKeys(data []byte) []keyAt {
 			table = s.header(e)
 		case unstable.KeyValue:
 			s.keyValue(table, e, 1)
+		default: // comments
 		}
 	}
 	return s.keys
@@ -213,6 +221,7 @@ func (s *keyScanner) value(path string, v *unstable.Node, depth int) {
 				s.value(element(path, i), it.Node(), depth+1)
 			}
 		}
+	default: // no keys in there
 	}
 }
 
@@ -248,6 +257,7 @@ func (s schema) add(path string, t reflect.Type) {
 		}
 	case reflect.Map:
 		s[join(path, "*")] = describe(t.Elem())
+	default: // no keys in there
 	}
 }
 

@@ -76,6 +76,14 @@ func (r *rawModel) modelName(file string) string {
 	return stem(file)
 }
 
+// label is what to call a model of that file that may be no good.
+func (r *rawModel) label(file string) string {
+	if name := r.modelName(file); name != "" {
+		return name
+	}
+	return stem(file)
+}
+
 func stem(file string) string {
 	base := filepath.Base(file)
 	return strings.TrimSuffix(base, filepath.Ext(base))

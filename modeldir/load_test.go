@@ -145,7 +145,7 @@ func TestParseModelErrors(t *testing.T) {
 		{"empty file", " \n", 0, 0, "", "empty"},
 		{"too large", strings.Repeat("#", maxFileSize+1), 0, 0, "", "larger than"},
 		{"syntax", ok + "port = \n", 2, 8, "", ""},
-		{"unclosed string", "model_path = \"a\n", 1, 15, "", ""},
+		{"unclosed string", "model_path = \"a\n", 1, 16, "", ""},
 		{"not utf-8", ok + "name = \"\xff\"", 2, 9, "", ""},
 		{"key twice", ok + "model_path = 'b'", 2, 1, "model_path", "already"},
 		{"unknown key", ok + "  ctxsize = 1", 2, 3, "ctxsize", "did you mean ctx_size?"},

@@ -8,15 +8,18 @@ export CGO_ENABLED=0 # as in build.sh, whose compiled packages are used again
 # Where caddy validate may write.
 export XDG_DATA_HOME="$root/.run/lint" XDG_CONFIG_HOME="$root/.run/lint"
 
-# step WHAT COMMAND… runs it, and shows what it said if it fails.
+# step WHAT COMMAND… runs it, and shows what it said if it fails; the others still run.
+failed=
 step() {
 	what=$1 begun=$(date +%s)
 	shift
-	if ! out=$("$@" 2>&1); then
-		say "$what: failed" "$out"
-		exit 1
+	if out=$("$@" 2>&1); then
+		say "$what: ok ($(($(date +%s) - begun)) s)"
+	else
+		say "$what: FAILED
+$out"
+		failed="$failed, $what"
 	fi
-	say "$what: ok ($(($(date +%s) - begun)) s)"
 }
 
 # portable lists the packages that do not reach Caddy; these must compile everywhere.
@@ -35,3 +38,4 @@ for os in darwin windows; do
 done
 step "Caddyfile is formatted" ./caddy fmt --diff Caddyfile
 step "Caddyfile is valid" env ASSISTANT_MODELS="$root/.run/lint/models" ASSISTANT_STATE="$root/.run/lint/state" ./caddy validate --config Caddyfile
+[ -z "$failed" ] || fail "failed: ${failed#, }"

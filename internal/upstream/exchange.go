@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -70,7 +71,7 @@ func (x *exchange) recycle() {
 
 // start sends a request and reads the head of its response.
 func (p *Pool) start(ctx context.Context, r *Request, informational func(*head)) (*exchange, error) {
-	x := exchanges.Get().(*exchange)
+	x := exchanges.Get().(*exchange) //nolint:errcheck // nothing else is in the pool
 	x.pool = p
 	if err := x.run(ctx, r, informational); err != nil {
 		x.recycle()
@@ -247,6 +248,9 @@ func (x *exchange) readTrailer() (err error) {
 			return io.ErrUnexpectedEOF
 		}
 		return err
+	}
+	if b := x.in; string(b) != "\r\n" && !bytes.HasSuffix(b, []byte("\r\n\r\n")) {
+		return errTrailerEnd // what delimits chunks is not to be guessed at
 	}
 	x.head.fields, err = parseFields(x.head.fields[:0], string(x.in))
 	return err

@@ -87,7 +87,7 @@ func writeTrailer(w http.ResponseWriter, trailer http.Header) error {
 
 // copyBody copies a body to w and counts its bytes in n. A stream is flushed whenever the engine might not go on at once.
 func copyBody(w http.ResponseWriter, resp *Response, tap func([]byte), n *int64) error {
-	buf := copyBuffers.Get().(*[copySize]byte)
+	buf := copyBuffers.Get().(*[copySize]byte) //nolint:errcheck // nothing else is in the pool
 	defer copyBuffers.Put(buf)
 	streams := streams(resp)
 	if streams && !readAhead(resp.Body) {

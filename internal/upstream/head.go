@@ -21,6 +21,7 @@ var (
 	errLength       = errors.New("invalid Content-Length")
 	errEncoding     = errors.New("unsupported Transfer-Encoding")
 	errTrailer      = errors.New("framing announced as trailer")
+	errTrailerEnd   = errors.New("trailer ends with a bare line feed")
 	errSwitched     = errors.New("engine switched protocols unasked")
 )
 

@@ -27,7 +27,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	log.SetOutput(io.Discard) // http.Transport has no other place for its complaints
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long a test waits for what must come; reaching it is a failure.
 const patience = 10 * time.Second

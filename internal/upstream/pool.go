@@ -12,10 +12,13 @@ import (
 )
 
 const (
-	dialTimeout = time.Second      // a local connect takes microseconds; a full accept queue makes it hang
-	maxIdle     = 256              // connections kept; an instance has fewer slots
-	idleTimeout = 30 * time.Second // how long one is kept
-	maxProbe    = 64 << 10         // bytes of a probe's answer read so that its connection can be reused
+	dialTimeout = time.Second // a local connect takes microseconds; a full accept queue makes it hang
+	maxIdle     = 256         // connections kept; an instance has fewer slots
+
+	// idleTimeout is how long one is kept: less than the 5 s after which llama-server (cpp-httplib) and uvicorn close
+	// theirs, so that a request does not meet the end of its connection half-way.
+	idleTimeout = 4 * time.Second
+	maxProbe    = 64 << 10 // bytes of a probe's answer read so that its connection can be reused
 )
 
 // Pool is the connections to one instance. It is safe for concurrent use.
@@ -25,6 +28,7 @@ type Pool struct {
 	Header http.Header
 
 	network, address string
+	oneEach          bool
 
 	mu      sync.Mutex
 	idle    []*conn // the longest idle first
@@ -34,6 +38,10 @@ type Pool struct {
 
 // NewPool makes a pool of connections to an address such as ("tcp", "127.0.0.1:1234") or ("unix", "/run/engine.sock").
 func NewPool(network, address string) *Pool { return &Pool{network: network, address: address} }
+
+// OneRequestEach makes every connection carry one request only. Call it before the first request. It is for engines that
+// end connections without a word: llama-server (build 11669) closed one in eight right after a stream.
+func (p *Pool) OneRequestEach() { p.oneEach = true }
 
 // Get asks for a path and returns the answer's status, for probes of readiness.
 func (p *Pool) Get(ctx context.Context, path string) (int, error) { return get(ctx, p, path) }
@@ -126,7 +134,7 @@ func (p *Pool) pop() *conn {
 func (p *Pool) giveBack(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || len(p.idle) >= maxIdle {
+	if p.closed || p.oneEach || len(p.idle) >= maxIdle {
 		_ = c.Close()
 		return
 	}

@@ -42,6 +42,9 @@ func NewStd(network, address string) *Std {
 	return s
 }
 
+// OneRequestEach makes every connection carry one request only, as [Pool.OneRequestEach] does.
+func (s *Std) OneRequestEach() { s.transport.DisableKeepAlives = true }
+
 func (s *Std) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -73,7 +73,8 @@ type Response struct {
 	// ContentLength is the length of the body in bytes, -1 when it is not known in advance.
 	ContentLength int64
 
-	// Body is never nil. It must not be used by two goroutines at once.
+	// Body is never nil. It must not be used by two goroutines at once. One that has no length and is not chunked ends
+	// with its connection: whether it is whole, only its content can tell.
 	Body io.ReadCloser
 
 	// Trailer has the announced names, with nil values, and all values once Body gave io.EOF.

@@ -120,6 +120,32 @@ func TestTokenByToken(t *testing.T) {
 	}
 }
 
+// TestLastTokenBeforeTrailer: the last token does not wait for the trailer, of which any part may be late.
+func TestLastTokenBeforeTrailer(t *testing.T) {
+	const answer = "3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n"
+	for cut := len("3\r\nabc"); cut < len(answer); cut++ {
+		arrived := make(chan struct{})
+		e := startEngine(t, "unix", func(c *engineConn) {
+			c.next()
+			c.write(chunkedOK + "\r\n" + answer[:cut])
+			<-arrived
+			c.write(answer[cut:])
+		})
+		p := NewPool("unix", e.address)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		w := newWriter()
+		came := sync.OnceFunc(func() { close(arrived) })
+		w.write = func([]byte) error { came(); return nil }
+		_, err := p.Forward(ctx, w, post("x"), Hooks{})
+		if err != nil || w.body.String() != "abc" || w.header.Get(http.TrailerPrefix+"X-T") != "1" {
+			t.Errorf("cut at %d: %q, %v, %v", cut, w.body.String(), w.header, err)
+		}
+		came()
+		cancel()
+		p.Close()
+	}
+}
+
 // TestSlowReader: an engine is held back by a client that does not read, and nothing is lost.
 func TestSlowReader(t *testing.T) {
 	const size = 64 << 20
@@ -279,7 +305,9 @@ func TestErrors(t *testing.T) {
 					want = isHead
 				}
 				e := startEngine(t, t.network, c.engine)
-				res, err := newTransport(t, t.way, t.network, e.address).Forward(t.Context(), c.client, c.request, Hooks{})
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				res, err := newTransport(t, t.way, t.network, e.address).Forward(ctx, c.client, c.request, Hooks{})
 				if err == nil || !want(err) || res.Started != c.started {
 					t.Errorf("error %T %v, started %v; want another, %v", err, err, res.Started, c.started)
 				}
@@ -474,8 +502,8 @@ func TestSentAgain(t *testing.T) {
 				}
 				got := e.requests()
 				for _, r := range got {
-					if r.Body != digest([]byte(body)) {
-						t.Errorf("engine got %q", r.Body)
+					if r.Method != http.MethodGet || r.Body != digest([]byte(body)) {
+						t.Errorf("engine got %s %q", r.Method, r.Body)
 					}
 				}
 				if len(got) != 4 || e.connections() != 2 {

@@ -35,6 +35,9 @@ type Kind struct {
 	// the plan does not know it.
 	SlotsPath string
 
+	// OneRequestEach says that a connection to the engine is good for one request only.
+	OneRequestEach bool
+
 	// CancelByStream says that the engine does not notice that the client of a plain request
 	// left, but that of a streamed one: plain requests are then streamed from it and joined.
 	CancelByStream bool

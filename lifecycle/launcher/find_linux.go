@@ -2,8 +2,6 @@ package launcher
 
 import (
 	"bytes"
-	"errors"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -147,31 +145,6 @@ func groupMembers(pgid int) []int {
 		}
 	}
 	return pids
-}
-
-// listening returns the inodes of the sockets that listen on the address's port, at the
-// address or at all, from the kernel's tables.
-func listening(addr netip.AddrPort) (map[string]bool, error) {
-	inodes := map[string]bool{}
-	for _, table := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
-		b, err := os.ReadFile(table)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // no IPv6 here
-		}
-		if err != nil {
-			return nil, err
-		}
-		port := strings.ToUpper(strconv.FormatUint(uint64(addr.Port()), 16))
-		port = ":" + strings.Repeat("0", 4-len(port)) + port
-		for line := range strings.Lines(string(b)) {
-			f := strings.Fields(line)
-			const listen = "0A"
-			if len(f) > 9 && f[3] == listen && strings.HasSuffix(f[1], port) {
-				inodes["socket:["+f[9]+"]"] = true
-			}
-		}
-	}
-	return inodes, nil
 }
 
 // holds reports whether the process has one of the sockets open.
