@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"assistant/activator"
 	"assistant/internal/enginetest"
 )
 
@@ -90,7 +91,7 @@ func TestReloadsUnderTraffic(t *testing.T) {
 			tr.goOn(s, 100)
 			s.app["max_instances"] = 20 + i
 			s.load()
-			if got, want := current(t).limits().MaxInstances, 20+i; got != want {
+			if got, want := limits(t).MaxInstances, 20+i; got != want {
 				t.Errorf("after reload %d max_instances is %d, want %d", i, got, want)
 			}
 		}
@@ -135,7 +136,7 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 			s.model("two", "")
 			s.start()
 			one, two := s.chat("one"), s.chat("two")
-			before, good := current(t).limits(), *s
+			before, good := limits(t), *s
 			startedBefore = nil
 			for range c.tries { // apps start in no order
 				s.handler = map[string]any{"handler": "assistant"}
@@ -148,7 +149,7 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 			if c.tries == 12 && !contains(startedBefore, 2) {
 				t.Errorf("our app never started before the failing one (%v): this shows nothing", startedBefore)
 			}
-			if got := current(t).limits(); got != before {
+			if got := limits(t); got != before {
 				t.Errorf("limits %+v, want %+v", got, before)
 			}
 			if !resolves(t, "one") || !resolves(t, "two") {
@@ -166,6 +167,12 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 			s.eventually("the directory is still watched", func() bool { return resolves(t, "three") })
 		})
 	}
+}
+
+// limits returns those of the configuration in force.
+func limits(t *testing.T) activator.Settings {
+	t.Helper()
+	return current(t).newest().settings()
 }
 
 func contains(list []int, x int) bool {
@@ -233,13 +240,13 @@ func TestValidateStartsAndStealsNothing(t *testing.T) {
 	}
 	s.start()
 	pid := s.chat("m")
-	before := current(t).limits()
+	before := limits(t)
 	st := s.stream("m")
 	s.app["max_instances"] = 1
 	for range 3 {
 		validate()
 	}
-	if got := current(t).limits(); got != before {
+	if got := limits(t); got != before {
 		t.Errorf("validation changed limits: %+v, want %+v", got, before)
 	}
 	st.completes()

@@ -322,8 +322,11 @@ func forgetFlush(ours, theirs *seen) {
 			s.Header.Del("Content-Type")
 		}
 	}
-	if theirs.Header["Content-Length"] == nil && ours.Header.Get("Content-Length") == strconv.Itoa(ours.Length) {
-		ours.Header.Del("Content-Length")
+	for _, pair := range [][2]*seen{{ours, theirs}, {theirs, ours}} {
+		has, lacks := pair[0], pair[1]
+		if lacks.Header["Content-Length"] == nil && has.Header.Get("Content-Length") == strconv.Itoa(has.Length) {
+			has.Header.Del("Content-Length")
+		}
 	}
 }
 
