@@ -37,7 +37,7 @@ type Activator struct {
 func New(runner Runner, log *slog.Logger) *Activator {
 	a := &Activator{log: log, runner: runner}
 	a.metrics = newMetricSet(a)
-	a.state = state{set: DefaultSettings(), models: map[string]*modelState{}}
+	a.state = state{set: DefaultSettings(), catalog: modeldir.NewCatalog(nil), models: map[string]*modelState{}}
 	return a
 }
 
@@ -96,7 +96,7 @@ func (a *Activator) Unload(key string, force bool) {
 // SetCatalog puts a new set of models in force. Instances of unchanged models go on
 // untouched; of changed and removed ones they drain.
 func (a *Activator) SetCatalog(c *modeldir.Catalog) {
-	a.step(event{kind: evCatalog, specs: c.ByKey()})
+	a.step(event{kind: evCatalog, cat: c})
 }
 
 // Configure puts new limits in force.

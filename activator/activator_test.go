@@ -56,7 +56,7 @@ func (r *fakeRunner) Start(in *lifecycle.Instance, timeout time.Duration, to lif
 		case <-ctx.Done():
 		}
 		<-ctx.Done()
-		if context.Cause(ctx) != errTold {
+		if !errors.Is(context.Cause(ctx), errTold) {
 			to.Exited(in, context.Cause(ctx))
 			return
 		}

@@ -71,17 +71,17 @@ type world struct {
 func newWorld(seed uint64) *world {
 	w := &world{
 		rng: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1e9, 0),
-		st: state{set: DefaultSettings(), models: map[string]*modelState{}}, stopping: map[*lifecycle.Instance]bool{},
+		st: state{set: DefaultSettings(), catalog: modeldir.NewCatalog(nil), models: map[string]*modelState{}}, stopping: map[*lifecycle.Instance]bool{},
 	}
 	w.st.set.MaxInstances, w.st.set.Queue, w.st.set.QueueTotal = 3, 8, 20
 	w.limit = 3
-	w.do(event{kind: evCatalog, specs: w.catalog()})
+	w.do(event{kind: evCatalog, cat: w.catalog()})
 	return w
 }
 
 // catalog makes up to eight models, now and then with changed specs.
-func (w *world) catalog() map[string]*modeldir.Model {
-	specs := map[string]*modeldir.Model{}
+func (w *world) catalog() *modeldir.Catalog {
+	var specs []*modeldir.Model
 	for i := range 8 {
 		if w.rng.IntN(10) == 0 {
 			continue // removed, or not there yet
@@ -98,9 +98,9 @@ func (w *world) catalog() map[string]*modeldir.Model {
 		if i == 3 {
 			m.Port = 8000
 		}
-		specs[key] = m
+		specs = append(specs, m)
 	}
-	return specs
+	return modeldir.NewCatalog(specs)
 }
 
 func pick[T any](w *world, list []T) (T, bool) {
@@ -148,7 +148,7 @@ func (w *world) turn() error {
 			w.do(event{kind: evCancel, w: wt})
 		}
 	case n < 975:
-		w.do(event{kind: evCatalog, specs: w.catalog()})
+		w.do(event{kind: evCatalog, cat: w.catalog()})
 	case n < 980:
 		set := w.st.set
 		set.MaxInstances = 1 + w.rng.IntN(4)
@@ -192,7 +192,7 @@ func (w *world) crash() {
 		list = w.up
 	}
 	if in, ok := pick(w, list); ok {
-		var err error = errors.New("boom")
+		err := errors.New("boom")
 		if w.rng.IntN(5) == 0 {
 			err = &engine.MissingError{What: "model file"}
 		}

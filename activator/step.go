@@ -1,6 +1,7 @@
 package activator
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -14,7 +15,7 @@ import (
 // A model that nobody asked for has no entry in it beyond its catalog one.
 type state struct {
 	set     Settings
-	specs   map[string]*modeldir.Model // the catalog, by key
+	catalog *modeldir.Catalog
 	models  map[string]*modelState     // by key: those in use, waited for, or resting after a failure
 	live    []*lifecycle.Instance      // starting, ready and draining, oldest first
 	hot     []*modelState              // those with waiters, in the order they got their first
@@ -32,8 +33,8 @@ type modelState struct {
 	key       string
 	instances []*lifecycle.Instance // live ones, oldest first
 	queue     queue
-	failures  int // starts in a row that failed
-	restUntil time.Time // no starts before then; zero once a tick saw that it is over
+	failures  int               // starts in a row that failed
+	restUntil time.Time         // no starts before then; zero once a tick saw that it is over
 	lastErr   error             // of the last start or crash that failed; nil once one served
 	last      *lifecycle.Output // what the newest instance that is gone printed
 	startTook time.Duration     // exponential moving average of past starts; 0 = none yet
@@ -49,7 +50,7 @@ type event struct {
 	run   *lifecycle.Running         // ready
 	slots int                        // ready
 	err   error                      // exited
-	specs map[string]*modeldir.Model // catalog
+	cat   *modeldir.Catalog // catalog
 	set   *Settings                  // settings
 	force bool                       // unload: also with leases
 }
@@ -110,7 +111,7 @@ func (s *state) step(ev event, now time.Time) []effect {
 	case evUnload:
 		s.unload(ev.key, ev.force)
 	case evCatalog:
-		s.catalog(ev.specs, now)
+		s.setCatalog(ev.cat, now)
 	case evSettings:
 		s.set = *ev.set
 		s.tick(now)
@@ -154,7 +155,7 @@ func (s *state) take(key string) *lifecycle.Instance {
 }
 
 func (s *state) arrive(w *waiter, key string, now time.Time) {
-	spec := s.specs[key]
+	spec := s.catalog.Model(key)
 	switch {
 	case s.closing:
 		s.refuse(w, &Error{Fault: FaultShutdown, Model: key})
@@ -291,18 +292,17 @@ func (s *state) unload(key string, force bool) {
 	s.forget(m)
 }
 
-// catalog puts a new set of models in force and touches only what changed.
-func (s *state) catalog(specs map[string]*modeldir.Model, now time.Time) {
-	s.specs = specs
+// setCatalog puts a new set of models in force and touches only what changed.
+func (s *state) setCatalog(catalog *modeldir.Catalog, now time.Time) {
+	s.catalog = catalog
 	s.kept = s.kept[:0]
-	for key, spec := range specs {
+	for _, spec := range catalog.Models() { // sorted by key
 		if spec.MinInstances > 0 {
-			s.kept = append(s.kept, key)
+			s.kept = append(s.kept, spec.Key)
 		}
 	}
-	slices.Sort(s.kept)
 	for _, m := range s.inUse() {
-		spec := specs[m.key]
+		spec := catalog.Model(m.key)
 		if spec == nil {
 			s.removed(m)
 			continue
@@ -412,7 +412,7 @@ func (s *state) startWanted(now time.Time) {
 			wanting = append(wanting, m)
 		}
 	}
-	slices.SortFunc(wanting, func(a, b *modelState) int { return int(a.queue.head.seq) - int(b.queue.head.seq) })
+	slices.SortFunc(wanting, func(a, b *modelState) int { return cmp.Compare(a.queue.head.seq, b.queue.head.seq) })
 	coming := s.stopping()
 	for _, m := range wanting {
 		switch {
@@ -447,7 +447,7 @@ func (s *state) makeRoom() *lifecycle.Instance {
 // startKept starts what min_instances asks for, in free room only.
 func (s *state) startKept(now time.Time) {
 	for _, key := range s.kept {
-		if m := s.model(s.specs[key]); m.startable(now) && len(s.live) < s.set.MaxInstances {
+		if m := s.model(s.catalog.Model(key)); m.startable(now) && len(s.live) < s.set.MaxInstances {
 			s.spawn(m, now)
 		}
 	}

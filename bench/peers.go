@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -114,11 +115,11 @@ func (b *bench) startAssistant(models []model, maxInstances int) (target, error)
 		return target{}, err
 	}
 	for _, m := range models {
-		command := fmt.Sprintf("%q, \"--port\", \"{{port}}\", \"--alias\", %q", b.engine, m.name)
-		for _, f := range m.flags {
-			command += fmt.Sprintf(", %q", f)
+		argv := append([]string{b.engine, "--port", "{{port}}", "--alias", m.name}, m.flags...)
+		for i, arg := range argv {
+			argv[i] = strconv.Quote(arg)
 		}
-		toml := fmt.Sprintf("name = %q\nengine = \"command\"\ncommand = [%s]\nready_path = \"/health\"\n", m.name, command)
+		toml := fmt.Sprintf("name = %q\nengine = \"command\"\ncommand = [%s]\nready_path = \"/health\"\n", m.name, strings.Join(argv, ", "))
 		if err := os.WriteFile(filepath.Join(dir, m.name+".toml"), []byte(toml), 0o600); err != nil {
 			return target{}, err
 		}

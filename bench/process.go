@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,8 +61,8 @@ func (ps *processes) start(name string, argv ...string) (*process, error) {
 func (ps *processes) stopAll() {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	for i := len(ps.all) - 1; i >= 0; i-- {
-		ps.all[i].stop()
+	for _, p := range slices.Backward(ps.all) {
+		p.stop()
 	}
 }
 

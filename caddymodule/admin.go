@@ -195,7 +195,7 @@ type ReapResult struct {
 }
 
 func adminReap(rt *runtime, w http.ResponseWriter, r *http.Request) error {
-	app := rt.newest()
+	app := rt.inForce()
 	if app == nil {
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("no configuration is in force yet")}
 	}

@@ -187,7 +187,8 @@ func (a *App) settings() activator.Settings {
 	}
 }
 
-// Start puts this configuration in force. The runtime keeps those that were started and obeys the newest.
+// Start offers this configuration to the runtime, which obeys it at once, or when Caddy stops the earlier one: it may
+// still be rejected if another app does not start.
 func (a *App) Start() error {
 	a.warnBeyondLoopback()
 	if err := a.rt.use(a); err != nil {
@@ -196,7 +197,7 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop withdraws it: after a good reload a newer one is in force, after a failed one the older is again.
+// Stop withdraws it: after a good reload the newer one is in force from now on.
 func (a *App) Stop() error {
 	a.rt.drop(a)
 	return nil

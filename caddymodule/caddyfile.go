@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -159,6 +160,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if len(args) > 1 || len(args) == 0 && option != "metrics" {
 			return d.ArgErr()
 		}
+		if d.NextBlock(nesting + 1) {
+			return d.Errf("%s takes no block", option)
+		}
 		switch option {
 		case "transport":
 			h.Transport = args[0]
@@ -173,6 +177,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.Metrics = "/metrics"
 			if len(args) == 1 {
 				h.Metrics = args[0]
+			}
+			if !strings.HasPrefix(h.Metrics, "/") {
+				return d.Errf("metrics %q: a path begins with /", h.Metrics)
 			}
 		default:
 			return d.Errf("the directive assistant has no option %q", option)

@@ -79,7 +79,7 @@ func llamaServerFinding() ProgramFinding {
 func programVersion(path string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	out, _ := exec.CommandContext(ctx, path, "--version").CombinedOutput() //nolint:gosec // the engine's own program
+	out, _ := exec.CommandContext(ctx, path, "--version").CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		if strings.Contains(line, "version") {
 			return strings.TrimSpace(line)

@@ -278,7 +278,8 @@ func (x *exchange) sendJoined(run *lifecycle.Running, to upstream.Transport) err
 		return err
 	}
 	defer res.Body.Close()
-	status, whole := res.StatusCode, []byte(nil)
+	status := res.StatusCode
+	var whole []byte
 	if openai.IsStream(res.StatusCode, res.Header) {
 		whole, err = openai.Join(noticed{res.Body, func() { x.answered(run) }}, x.ep.join)
 		res.Header.Set("Content-Type", "application/json; charset=utf-8")

@@ -120,7 +120,7 @@ func (v view) status(m *modeldir.Model) *openai.ModelStatus {
 		s.Value = openai.StatusLoaded
 	case inUse && now.Err != nil:
 		s.Value, s.Failed, s.Error = openai.StatusFailed, true, now.Err.Error()
-	case v.missing[m.Key] != nil:
+	case !inUse && v.missing[m.Key] != nil: // of a model that was used the activator knows better
 		s.Value, s.Failed, s.Error = openai.StatusFailed, true, v.missing[m.Key].Error()
 	}
 	if err := v.faults[m.Name]; err != nil { // the last good version goes on

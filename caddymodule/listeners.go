@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"net"
 	"net/netip"
 
 	"github.com/caddyserver/caddy/v2"
@@ -38,10 +37,4 @@ func loopback(listen string) bool {
 	}
 	ip, err := netip.ParseAddr(addr.Host)
 	return err == nil && ip.IsLoopback()
-}
-
-// loopbackHostPort is the same for a host:port.
-func loopbackHostPort(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	return err == nil && loopback(net.JoinHostPort(host, "1"))
 }

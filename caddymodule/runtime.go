@@ -34,7 +34,7 @@ type runtime struct {
 	ready   chan struct{}                    // closed when the first configuration is in force
 
 	mu     sync.Mutex
-	inUse  []*App // started configurations, newest last
+	inUse  []*App // started configurations, oldest first; the first is in force
 	source source // what the catalog is read from
 	stop   context.CancelFunc
 	load   *lifecycle.LoadWatch
@@ -56,7 +56,9 @@ func newRuntime() (caddy.Destructor, error) {
 	return rt, nil
 }
 
-// use puts a configuration in force.
+// use takes a configuration that was started. It is in force when there is no earlier one, and otherwise when that is
+// dropped: Caddy stops the old configuration only when all of the new one was started, so what is in force by then
+// stays, and a reload that fails on the way has touched nothing.
 func (rt *runtime) use(a *App) error {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -72,11 +74,12 @@ func (rt *runtime) use(a *App) error {
 			rt.log.Warn("could not clean up after an earlier router", "error", err)
 		}
 	}
-	rt.inUse = append(rt.inUse, a)
-	if err := rt.obey(a); err != nil {
-		rt.inUse = rt.inUse[:len(rt.inUse)-1]
-		return err
+	if len(rt.inUse) == 0 {
+		if err := rt.obey(a); err != nil {
+			return err
+		}
 	}
+	rt.inUse = append(rt.inUse, a)
 	select {
 	case <-rt.ready:
 	default:
@@ -85,7 +88,7 @@ func (rt *runtime) use(a *App) error {
 	return nil
 }
 
-// drop withdraws a configuration. If it was the newest, the one before it is in force again. It is idempotent.
+// drop withdraws a configuration. If it was the one in force, the next is from now on. It is idempotent.
 func (rt *runtime) drop(a *App) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -93,11 +96,10 @@ func (rt *runtime) drop(a *App) {
 	if i < 0 {
 		return
 	}
-	newest := i == len(rt.inUse)-1
 	rt.inUse = slices.Delete(rt.inUse, i, i+1)
-	if newest && len(rt.inUse) > 0 {
-		if err := rt.obey(rt.inUse[len(rt.inUse)-1]); err != nil {
-			rt.log.Error("go back to the earlier configuration", "error", err)
+	if i == 0 && len(rt.inUse) > 0 {
+		if err := rt.obey(rt.inUse[0]); err != nil {
+			rt.log.Error("put the new configuration in force", "error", err)
 		}
 	}
 }
@@ -130,14 +132,14 @@ func (rt *runtime) publish(c *modeldir.Catalog) {
 	go rt.lookForMissing(c)
 }
 
-// newest returns the configuration in force, nil if none is.
-func (rt *runtime) newest() *App {
+// inForce returns the configuration in force, nil if none is.
+func (rt *runtime) inForce() *App {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	if len(rt.inUse) == 0 {
 		return nil
 	}
-	return rt.inUse[len(rt.inUse)-1]
+	return rt.inUse[0]
 }
 
 const (

@@ -51,6 +51,7 @@ func (r *report) isReady(t *testing.T) *Running {
 	t.Helper()
 	return receive(t, r.ready, "readiness", r.exited)
 }
+
 func (r *report) hasExited(t *testing.T) (err error) {
 	t.Helper()
 	return receive(t, r.exited, "the exit", nil)
@@ -530,7 +531,7 @@ func guardiansOf(t *testing.T, router int) []int {
 	var pids []int
 	for _, file := range children {
 		b, _ := os.ReadFile(file)
-		for _, field := range strings.Fields(string(b)) {
+		for field := range strings.FieldsSeq(string(b)) {
 			cmd, _ := os.ReadFile("/proc/" + field + "/cmdline")
 			if pid, err := strconv.Atoi(field); err == nil && bytes.HasPrefix(cmd, []byte("assistant-guardian")) {
 				pids = append(pids, pid)

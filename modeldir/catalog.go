@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -120,15 +119,12 @@ func (c *Catalog) Resolve(name string, kind Kind) (*Model, bool) {
 // catalog's own: do not change it.
 func (c *Catalog) Models() []*Model { return c.models }
 
-// ByKey returns the models by their key.
-func (c *Catalog) ByKey() map[string]*Model {
-	return maps.Collect(func(yield func(string, *Model) bool) {
-		for _, m := range c.models {
-			if !yield(m.Key, m) {
-				return
-			}
-		}
-	})
+// Model returns the model with the given key, nil if there is none.
+func (c *Catalog) Model(key string) *Model {
+	if e := c.entries[key]; e != nil && e.main.Key == key {
+		return e.main
+	}
+	return nil
 }
 
 // Faults returns what could not be taken, sorted by file and name.

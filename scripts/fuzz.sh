@@ -11,7 +11,7 @@ count=0
 for package in $packages; do
 	for fuzzer in $(go test -list '^Fuzz' "$package" | grep '^Fuzz'); do
 		say "$package $fuzzer"
-		go test -run '^$' -fuzz "^$fuzzer\$" -fuzztime "${FUZZTIME:-1m}" "$package"
+		go test -run '^$' -fuzz "^$fuzzer\$" -fuzzminimizetime 10x -fuzztime "${FUZZTIME:-1m}" "$package"
 		count=$((count + 1))
 	done
 done

@@ -248,16 +248,12 @@ func (s *server) pythonCommand(script string) *exec.Cmd {
 
 func (s *server) decode(script string, out []byte, err error, into any) {
 	s.t.Helper()
-	var exit *exec.ExitError
 	if err != nil {
-		if e, ok := err.(*exec.ExitError); ok {
-			exit = e
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			out = append(out, exit.Stderr...)
 		}
-		stderr := ""
-		if exit != nil {
-			stderr = string(exit.Stderr)
-		}
-		s.t.Fatalf("%s: %v\n%s%s", script, err, out, stderr)
+		s.t.Fatalf("%s: %v\n%s", script, err, out)
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), into); err != nil {
@@ -521,7 +517,7 @@ func TestReloadUnderLoadLosesNothing(t *testing.T) {
 	if n := len(failures); n > 0 {
 		t.Errorf("%d requests failed, the first: %s", n, <-failures)
 	}
-	for _, line := range strings.Split(s.metrics(), "\n") {
+	for line := range strings.SplitSeq(s.metrics(), "\n") {
 		if strings.HasPrefix(line, "assistant_requests_total{") && !strings.Contains(line, `code="200"`) {
 			t.Errorf("a request that had begun failed: %s", line)
 		}

@@ -81,7 +81,7 @@ func awaitNth(t *testing.T, file, name string, n int) Event {
 func data(t *testing.T, stream string) []string {
 	t.Helper()
 	var out []string
-	for _, block := range strings.Split(strings.TrimSuffix(stream, "\n\n"), "\n\n") {
+	for block := range strings.SplitSeq(strings.TrimSuffix(stream, "\n\n"), "\n\n") {
 		d, ok := strings.CutPrefix(block, "data: ")
 		if !ok || strings.Contains(d, "\n") {
 			t.Fatalf("not one data line: %q", block)

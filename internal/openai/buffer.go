@@ -22,7 +22,7 @@ type buffer struct {
 
 // takeBuffer returns a buffer of n bytes or more, if the budget has them; a nil budget has everything.
 func takeBuffer(n int64, budget *Budget) (*buffer, bool) {
-	class := max(bits.Len64(uint64(n-1)), minClass) - minClass
+	class := max(bits.Len64(uint64(n-1)), minClass) - minClass //nolint:gosec // lengths are not negative
 	size := int64(1) << (class + minClass)
 	if class >= len(pools) {
 		class, size = -1, n

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -78,9 +79,7 @@ func TestErrorWriteTo(t *testing.T) {
 				t.Errorf("status %d, want %d", w.Code, tt.status)
 			}
 			want := http.Header{"Content-Type": {"application/json"}, "X-Content-Type-Options": {"nosniff"}}
-			for name, values := range tt.header {
-				want[name] = values
-			}
+			maps.Copy(want, tt.header)
 			if diff := cmp.Diff(want, w.Header()); diff != "" {
 				t.Errorf("header (-want +got):\n%s", diff)
 			}

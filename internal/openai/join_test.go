@@ -59,8 +59,8 @@ func read(t testing.TB, name string) []byte {
 	return b
 }
 
-// comparable decodes an answer and levels what differs between any two answers: ids, the clock, and durations.
-func comparable(t testing.TB, answer []byte) any {
+// comparableForm decodes an answer and levels what differs between any two answers: ids, the clock, and durations.
+func comparableForm(t testing.TB, answer []byte) any {
 	t.Helper()
 	var v map[string]any
 	if err := json.Unmarshal(answer, &v); err != nil {
@@ -127,7 +127,7 @@ func TestJoinEqualsPlainAnswer(t *testing.T) {
 					t.Fatalf("the plain answer lacks the content %q", raw)
 				}
 			}
-			if diff := cmp.Diff(comparable(t, plain), comparable(t, got)); diff != "" {
+			if diff := cmp.Diff(comparableForm(t, plain), comparableForm(t, got)); diff != "" {
 				t.Errorf("joined answer differs (-plain +joined):\n%s", diff)
 			}
 		})

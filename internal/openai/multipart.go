@@ -23,7 +23,7 @@ func ScanMultipart(r io.Reader, contentType string) (Request, error) {
 	form := multipart.NewReader(r, params["boundary"])
 	for {
 		part, err := form.NextRawPart()
-		if err == io.EOF { //nolint:errorlint // bare it is the form's end; wrapped it is a form cut short
+		if err == io.EOF { // bare it is the form's end; wrapped it is a form cut short
 			return req, nil
 		}
 		if err != nil {

@@ -77,7 +77,7 @@ func socketName(inode uint32) string { return fmt.Sprintf("socket:[%d]", inode) 
 func diagRequest(family uint8) []byte {
 	const headerSize = syscall.SizeofNlMsghdr
 	b := make([]byte, headerSize+requestSize)
-	binary.NativeEndian.PutUint32(b[0:], uint32(len(b)))
+	binary.NativeEndian.PutUint32(b[0:], headerSize+requestSize)
 	binary.NativeEndian.PutUint16(b[4:], sockDiagByFamily)
 	binary.NativeEndian.PutUint16(b[6:], syscall.NLM_F_REQUEST|syscall.NLM_F_DUMP)
 	b[headerSize], b[headerSize+1] = family, syscall.IPPROTO_TCP
