@@ -102,10 +102,10 @@ type ModelRow struct {
 }
 
 func adminModels(rt *runtime, w http.ResponseWriter, _ *http.Request) error {
-	catalog, v := rt.catalog.Load(), rt.view()
+	v := rt.view()
 	rows := []ModelRow{}
 	known := map[string]bool{}
-	for _, m := range catalog.Models() {
+	for _, m := range v.catalog.Models() {
 		known[m.Name] = true
 		status := v.status(m)
 		rows = append(rows, ModelRow{
@@ -113,7 +113,7 @@ func adminModels(rt *runtime, w http.ResponseWriter, _ *http.Request) error {
 			Status: status.Value, Error: status.Error, Queued: v.statuses[m.Key].Queued,
 		})
 	}
-	for _, f := range catalog.Faults() {
+	for _, f := range v.catalog.Faults() {
 		if !known[f.Name] {
 			rows = append(rows, ModelRow{Name: f.Name, File: f.File, Status: "failed", Error: f.Err.Error()})
 		}

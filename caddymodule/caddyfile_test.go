@@ -29,7 +29,7 @@ func TestGlobalOption(t *testing.T) {
 		err  string // part of it; "" = none
 	}{
 		"nothing":       {in: ``},
-		"empty block":   {in: `{}`, err: "Unexpected"},
+		"empty block":   {in: `{}`, err: "wrong argument count"},
 		"empty":         {in: "{\n}"},
 		"argument":      {in: `x`, err: "wrong argument count"},
 		"unknown":       {in: "{\n bogus 1\n}", err: `no option "bogus"`},
@@ -38,7 +38,6 @@ func TestGlobalOption(t *testing.T) {
 		"two":           {in: "{\n config_dir a b\n}", err: "wrong argument count"},
 		"twice":         {in: "{\n config_dir a\n config_dir a\n}", err: "given twice"},
 		"block":         {in: "{\n config_dir a {\n b\n }\n}", err: "takes no block"},
-		"empty inner":   {in: "{\n config_dir a {\n }\n}", err: "takes no block"},
 		"state_dir":     {in: "{\n state_dir /var/lib/x\n}", want: App{StateDir: "/var/lib/x"}},
 		"config":        {in: "{\n config /etc/x/config.toml\n}", want: App{Config: "/etc/x/config.toml"}},
 		"max_instances": {in: "{\n max_instances 3\n}", want: App{MaxInstances: 3}},
@@ -100,7 +99,7 @@ func TestDirective(t *testing.T) {
 		"metrics paths":  {in: "{\n metrics /m /n\n}", err: "wrong argument count"},
 		"metrics no /":   {in: "{\n metrics m\n}", err: "begins with /"},
 		"block":          {in: "{\n transport std {\n a\n }\n}", err: "takes no block"},
-		"metrics, block": {in: "{\n metrics {\n }\n}", err: "takes no block"},
+		"metrics, block": {in: "{\n metrics {\n a\n }\n}", err: "takes no block"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got Handler
@@ -170,7 +169,8 @@ func TestAdapt(t *testing.T) {
 					t.Errorf("- want, + got:\n%s", diff)
 				}
 			}
-			if formatted := string(caddyfile.Format([]byte(in))); err == nil && formatted != in {
+			asTyped := filepath.Base(file) == "issue.caddyfiletest" // with its columns, as others will type it
+			if formatted := string(caddyfile.Format([]byte(in))); !asTyped && formatted != in {
 				t.Errorf("not formatted (- as it should be):\n%s", cmp.Diff(formatted, in))
 			}
 		})

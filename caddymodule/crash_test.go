@@ -46,15 +46,20 @@ func TestEngineDiesOnARequest(t *testing.T) {
 	})
 }
 
-func TestEngineDiesInAPlainBody(t *testing.T) {
+// oddModel writes the file of a model whose engine answers oddly; see [serveOddly].
+func (s *site) oddModel(name, how, more string) {
+	s.tb.Helper()
 	exe, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		s.tb.Fatal(err)
 	}
+	s.file(name, fmt.Sprintf("engine = \"command\"\ncommand = [%q, %q, \"{{port}}\", %q]\nready_path = \"/\"\n%s\n", exe, oddWord, how, more))
+}
+
+func TestEngineDiesInAPlainBody(t *testing.T) {
 	overTransports(t, func(t *testing.T, s *site) {
-		for _, framing := range []string{"sized", "chunked"} {
-			s.file(framing, fmt.Sprintf("engine = \"command\"\ncommand = [%q, %q, \"{{port}}\", %q]\nready_path = \"/\"\n", exe, halfWord, framing))
-		}
+		s.oddModel("sized", "sized", "")
+		s.oddModel("chunked", "chunked", "")
 		s.start()
 		for _, framing := range []string{"sized", "chunked"} {
 			a, err := do(t.Context(), http.MethodPost, s.url+chatPath, question(framing))

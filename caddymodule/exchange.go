@@ -77,7 +77,7 @@ func (x *exchange) count() {
 		x.stats.promptTokens.Add(prompt)
 		x.stats.completeTokens.Add(completion)
 	}
-	*x.tap = openai.UsageTap{}
+	x.tap.Reset()
 	taps.Put(x.tap)
 	x.stats.ended(x.status)
 }
@@ -199,7 +199,7 @@ func (x *exchange) keepAlive() {
 // tell says what became of the wait: to the access log, to placeholders, and to the client after a cold start.
 func (x *exchange) tell(lease *activator.Lease) {
 	model, instance, cold, waited := x.model.Name, lease.Instance(), lease.Cold, lease.Waited
-	if extra, ok := x.r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+	if extra := accessLogFields(x.r); extra != nil {
 		extra.Set(zap.String("model", model))
 		extra.Set(zap.String("instance", instance))
 		extra.Set(zap.Bool("cold_start", cold))
@@ -227,6 +227,17 @@ func (x *exchange) tell(lease *activator.Lease) {
 	}
 }
 
+// accessLogFields is where fields of the access log go; nil if none is written. Setting them for nobody was 8 % of all
+// allocations of a warm request.
+func accessLogFields(r *http.Request) *caddyhttp.ExtraLogFields {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || server.Logs == nil {
+		return nil
+	}
+	extra, _ := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields) // nil if it is not there
+	return extra
+}
+
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
 
 // send sends the request to the instance and its answer to the client.
@@ -245,7 +256,10 @@ func (x *exchange) send(run *lifecycle.Running) error {
 		return x.sendAfterEarly(run, to, out)
 	}
 	res, err := to.Forward(x.r.Context(), x.w, out, upstream.Hooks{
-		Head: func(status int, _ http.Header) { x.status = status },
+		Head: func(status int, header http.Header) {
+			x.status = status
+			header[requestIDHeader] = header[requestIDHeader][:1] // an engine's own is not the one in our logs
+		},
 		Tap: func(piece []byte) {
 			x.answered(run)
 			x.seen(piece)
@@ -300,7 +314,7 @@ func (x *exchange) sendJoined(run *lifecycle.Running, to upstream.Transport) err
 	header := x.w.Header()
 	for name, values := range res.Header {
 		switch name {
-		case "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Server", "Date", "Cache-Control":
+		case requestIDHeader, "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Server", "Date", "Cache-Control":
 		default:
 			if !strings.HasPrefix(name, "Access-Control-") {
 				header[name] = values

@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,7 +15,7 @@ import (
 
 // serveModels lists the models. It starts nothing and asks no engine.
 func (h *Handler) serveModels(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, openai.ModelList{Data: h.rt.cards()}.JSON())
+	writeJSON(w, http.StatusOK, h.rt.list())
 }
 
 // serveModelCard tells of one model. Its id may hold slashes, and may be an alias.
@@ -22,33 +24,66 @@ func (h *Handler) serveModelCard(w http.ResponseWriter, r *http.Request) {
 	if plain, err := url.PathUnescape(id); err == nil {
 		id = plain
 	}
-	m, ok := h.rt.catalog.Load().Resolve(id, modeldir.Chat)
+	view := h.rt.view()
+	m, ok := view.catalog.Resolve(id, modeldir.Chat)
 	if !ok {
 		openai.ModelNotFound(id).WriteTo(w)
 		return
 	}
-	view := h.rt.view()
 	writeJSON(w, http.StatusOK, view.card(m).JSON())
 }
 
-// view is what cards are made from, at one moment.
-type view struct {
-	statuses map[string]activator.ModelStatus
-	missing  map[string]error
-	faults   map[string]error // by file
-	roles    map[string][]*modeldir.Model
+// snapshot is what the list depends on, at one moment.
+type snapshot struct {
+	catalog  *modeldir.Catalog
+	missing  *map[string]error
+	statuses map[string]activator.ModelStatus // of models in use only
 }
 
-func (rt *runtime) view() view {
-	catalog := rt.catalog.Load()
-	v := view{statuses: rt.act.Statuses(), faults: map[string]error{}, roles: map[string][]*modeldir.Model{}}
-	if missing := rt.missing.Load(); missing != nil {
-		v.missing = *missing
+func (rt *runtime) snapshot() snapshot {
+	return snapshot{rt.catalog.Load(), rt.missing.Load(), rt.act.Statuses()}
+}
+
+// same reports whether both make the same list.
+func (s snapshot) same(o snapshot) bool {
+	return s.catalog == o.catalog && s.missing == o.missing &&
+		maps.EqualFunc(s.statuses, o.statuses, func(a, b activator.ModelStatus) bool {
+			return a.State == b.State && fmt.Sprint(a.Err) == fmt.Sprint(b.Err)
+		})
+}
+
+// listing is the list as clients get it, kept until something in it changes: some ask for it every few seconds, and
+// encoding ten thousand models takes 10 ms.
+type listing struct {
+	of   snapshot
+	body []byte
+}
+
+func (rt *runtime) list() []byte {
+	now := rt.snapshot()
+	if kept := rt.listing.Load(); kept != nil && kept.of.same(now) {
+		return kept.body
 	}
-	for _, f := range catalog.Faults() {
+	body := openai.ModelList{Data: now.view().cards()}.JSON()
+	rt.listing.Store(&listing{now, body})
+	return body
+}
+
+// view is a snapshot made ready to make cards of.
+type view struct {
+	snapshot
+	faults map[string]error // by name
+	roles  map[string][]*modeldir.Model
+}
+
+func (rt *runtime) view() view { return rt.snapshot().view() }
+
+func (s snapshot) view() view {
+	v := view{snapshot: s, faults: map[string]error{}, roles: map[string][]*modeldir.Model{}}
+	for _, f := range s.catalog.Faults() {
 		v.faults[f.Name] = f.Err
 	}
-	for _, m := range catalog.Models() {
+	for _, m := range s.catalog.Models() {
 		if m.Key != m.Name {
 			v.roles[m.Name] = append(v.roles[m.Name], m)
 		}
@@ -57,18 +92,16 @@ func (rt *runtime) view() view {
 }
 
 // cards returns a card of each model, and of each file that never was a good one, with its error.
-func (rt *runtime) cards() []openai.ModelCard {
-	v := rt.view()
-	catalog := rt.catalog.Load()
-	cards := make([]openai.ModelCard, 0, len(catalog.Models()))
+func (v view) cards() []openai.ModelCard {
+	cards := make([]openai.ModelCard, 0, len(v.catalog.Models()))
 	listed := map[string]bool{}
-	for _, m := range catalog.Models() {
+	for _, m := range v.catalog.Models() {
 		if m.Key == m.Name {
 			cards = append(cards, v.card(m))
 			listed[m.Name] = true
 		}
 	}
-	for _, f := range catalog.Faults() {
+	for _, f := range v.catalog.Faults() {
 		if !listed[f.Name] {
 			listed[f.Name] = true
 			cards = append(cards, openai.ModelCard{
@@ -120,8 +153,8 @@ func (v view) status(m *modeldir.Model) *openai.ModelStatus {
 		s.Value = openai.StatusLoaded
 	case inUse && now.Err != nil:
 		s.Value, s.Failed, s.Error = openai.StatusFailed, true, now.Err.Error()
-	case !inUse && v.missing[m.Key] != nil: // of a model that was used the activator knows better
-		s.Value, s.Failed, s.Error = openai.StatusFailed, true, v.missing[m.Key].Error()
+	case !inUse && (*v.missing)[m.Key] != nil: // of a model that was used the activator knows better
+		s.Value, s.Failed, s.Error = openai.StatusFailed, true, (*v.missing)[m.Key].Error()
 	}
 	if err := v.faults[m.Name]; err != nil { // the last good version goes on
 		s.Error = err.Error()

@@ -14,8 +14,8 @@ import (
 
 func TestMain(m *testing.M) {
 	enginetest.MaybeRun()
-	if len(os.Args) == 4 && os.Args[1] == halfWord {
-		serveHalf(os.Args[2], os.Args[3])
+	if len(os.Args) == 4 && os.Args[1] == oddWord {
+		serveOddly(os.Args[2], os.Args[3])
 	}
 	os.Exit(runTests(m))
 }
@@ -33,17 +33,22 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
-// halfWord makes the test binary an engine that dies in the middle of a plain answer.
-const halfWord = "half-engine"
+// oddWord makes the test binary an engine that does what the fake engine does not.
+const oddWord = "odd-engine"
 
-// serveHalf answers every POST with half a body, sized or chunked, and ends.
-func serveHalf(port, framing string) {
+// serveOddly answers POSTs with half a body, "sized" or "chunked", and ends; or with "headers" that are ours to set.
+func serveOddly(port, how string) {
 	err := http.ListenAndServe(net.JoinHostPort("127.0.0.1", port), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
-			return
-		}
 		w.Header().Set("Content-Type", "application/json")
-		if framing == "sized" {
+		switch {
+		case r.Method != http.MethodPost:
+			return
+		case how == "headers":
+			w.Header().Set("X-Request-Id", "the engine's")
+			w.Header().Set("Access-Control-Allow-Origin", "*")
+			_, _ = w.Write([]byte(`{}`))
+			return
+		case how == "sized":
 			w.Header().Set("Content-Length", "1000")
 		}
 		_, _ = w.Write([]byte(`{"choices":[`))

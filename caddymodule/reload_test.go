@@ -129,6 +129,31 @@ func TestReloadsUnderTraffic(t *testing.T) {
 	})
 }
 
+// A start belongs to no configuration, and neither do those who wait for it.
+func TestReloadDuringAColdStart(t *testing.T) {
+	s := newSite(t)
+	s.model("m", "", "--start-delay", "400ms")
+	s.start()
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			a, err := do(t.Context(), http.MethodPost, s.url+chatPath, question("m"))
+			if err != nil || a.status != http.StatusOK || a.err != nil {
+				t.Errorf("%v, status %d: %s", err, a.status, a.body)
+			}
+		})
+	}
+	s.eventually("all wait", func() bool { return current(t).act.Statuses()["m"].Queued == 20 })
+	s.load()
+	if n := len(s.happened(enginetest.EventReady)); n != 0 {
+		t.Fatal("the engine was ready before the reload was over: this shows nothing")
+	}
+	all.Wait()
+	if n := len(s.started()); n != 1 {
+		t.Errorf("%d engines were started, want 1", n)
+	}
+}
+
 // A configuration that is rejected must not have touched anything, however far it came.
 func TestFailedReloadChangesNothing(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

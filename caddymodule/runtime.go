@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type runtime struct {
 	stats   *stats
 	catalog atomic.Pointer[modeldir.Catalog]
 	missing atomic.Pointer[map[string]error] // by key: what the model's engine will not find; looked up beside the catalog
+	listing atomic.Pointer[listing]          // nil before the first was asked for
 	ready   chan struct{}                    // closed when the first configuration is in force
 
 	mu     sync.Mutex
@@ -53,6 +55,7 @@ func newRuntime() (caddy.Destructor, error) {
 	rt.act = activator.New(rt.runner, log)
 	rt.load = lifecycle.NewLoadWatch(rt.act.Pressure)
 	rt.catalog.Store(modeldir.NewCatalog(nil))
+	rt.missing.Store(&map[string]error{})
 	return rt, nil
 }
 
@@ -129,8 +132,17 @@ func (rt *runtime) obey(a *App) error {
 func (rt *runtime) publish(c *modeldir.Catalog) {
 	rt.catalog.Store(c)
 	rt.act.SetCatalog(c)
-	go rt.lookForMissing(c)
+	go func() {
+		rt.lookForMissing(c)
+		if len(c.Models()) >= manyModels {
+			debug.FreeOSMemory()
+		}
+	}()
 }
+
+// manyModels is how many models make reading them leave so much garbage behind that it is worth giving back to the
+// system at once: measured, 10,000 files leave three times what the catalog keeps.
+const manyModels = 1000
 
 // inForce returns the configuration in force, nil if none is.
 func (rt *runtime) inForce() *App {

@@ -249,6 +249,24 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
+// An engine's own request id is not the one in our logs, and who may read our answers is not for it to say.
+func TestHeadersAnEngineMustNotSet(t *testing.T) {
+	overTransports(t, func(t *testing.T, s *site) {
+		s.oddModel("plain", "headers", "")
+		s.oddModel("joined", "headers", "cancel_by_stream = true")
+		s.start()
+		for _, model := range []string{"plain", "joined"} {
+			a := s.ask(http.MethodPost, chatPath, question(model), "X-Request-Id", "mine")
+			if got := a.header.Values("X-Request-Id"); a.status != http.StatusOK || !cmp.Equal(got, []string{"mine"}) {
+				t.Errorf("%s: status %d, ids %q; want ours alone: %s", model, a.status, got, a.body)
+			}
+			if got := a.header.Get("Access-Control-Allow-Origin"); got != "" {
+				t.Errorf("%s: Access-Control-Allow-Origin %q", model, got)
+			}
+		}
+	})
+}
+
 func TestOtherPaths(t *testing.T) {
 	s := newSite(t)
 	s.handler["metrics"] = "/numbers"

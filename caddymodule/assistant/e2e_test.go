@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -180,10 +181,10 @@ func (s *server) stop() {
 
 // instance is what the admin API tells of one.
 type instance struct {
-	Model  string `json:"model"`
-	PID    int    `json:"pid"`
-	State  string `json:"state"`
-	Phases struct {
+	Model   string `json:"model"`
+	PID     int    `json:"pid"`
+	Address string `json:"address"`
+	Phases  struct {
 		Spawn      float64 `json:"spawn_ms"`
 		Ready      float64 `json:"ready_ms"`
 		FirstToken float64 `json:"first_token_ms"`
@@ -380,6 +381,74 @@ func TestEngineKilledMidStreamIsATypedError(t *testing.T) {
 	if again := s.the("tiny").PID; again == first {
 		t.Error("the dead engine is listed")
 	}
+}
+
+// TestClientOfAPlainRequestThatLeavesFreesTheSlot is about llama-server, which by itself generates on for nobody.
+func TestClientOfAPlainRequestThatLeavesFreesTheSlot(t *testing.T) {
+	s := startServer(t, map[string]string{"smollm2.toml": smollm2(t, "concurrency = 1")})
+	if status, text, err := s.ask("smollm2", 2); err != nil || status != http.StatusOK {
+		t.Fatalf("%d, %v\n%s", status, err, text)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	body := `{"model":"smollm2","max_tokens":2000,"ignore_eos":true,"messages":[{"role":"user","content":"Tell me a long story."}]}`
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.https+"/v1/chat/completions", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan error, 1)
+	go func() {
+		res, err := s.client.Do(req)
+		if err == nil {
+			res.Body.Close()
+		}
+		gone <- err
+	}()
+	waitFor(t, "the engine to generate", func() bool { return s.busySlots("smollm2") == 1 })
+	leave()
+	left := time.Now()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Fatalf("the client got %v", err)
+	}
+	waitFor(t, "the slot to be free", func() bool { return s.busySlots("smollm2") == 0 })
+	took := time.Since(left)
+	t.Logf("free after %v", took.Round(time.Millisecond))
+	const limit = 3 * time.Second // 1 s, and what a busy machine adds to it
+	if took > limit {
+		t.Errorf("the slot was free after %v, want %v at the most; by itself the engine goes on for half a minute", took, limit)
+	}
+}
+
+// busySlots asks the engine itself how many of its slots generate.
+func (s *server) busySlots(model string) int {
+	s.t.Helper()
+	socket, isUnix := strings.CutPrefix(s.the(model).Address, "unix/")
+	if !isUnix {
+		s.t.Fatalf("%s listens on %s, want a unix socket", model, socket)
+	}
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	res, err := client.Get("http://engine/slots")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var slots []struct {
+		Processing bool `json:"is_processing"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&slots); err != nil {
+		s.t.Fatal(err)
+	}
+	busy := 0
+	for _, slot := range slots {
+		if slot.Processing {
+			busy++
+		}
+	}
+	return busy
 }
 
 func TestRouterKilledLeavesNoEngine(t *testing.T) {

@@ -20,6 +20,11 @@ type UsageTap struct {
 	n    int // bytes seen, of which the last usageTail are in tail, at their number modulo usageTail
 }
 
+// Reset makes the tap ready for another answer. It keeps its memory.
+func (t *UsageTap) Reset() {
+	t.head, t.n = t.head[:0], 0
+}
+
 // Write takes note of a piece of the answer. It never fails.
 func (t *UsageTap) Write(p []byte) (int, error) {
 	if room := usageHead - len(t.head); room > 0 {

@@ -1,0 +1,58 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"assistant/modeldir"
+)
+
+// runtimeOf makes a runtime with n models, none of which runs.
+func runtimeOf(b *testing.B, n int) *runtime {
+	b.Helper()
+	made, err := newRuntime()
+	if err != nil {
+		b.Fatal(err)
+	}
+	rt := made.(*runtime)
+	b.Cleanup(rt.load.Close)
+	models := make([]*modeldir.Model, n)
+	for i := range models {
+		name := fmt.Sprintf("model-%05d", i)
+		models[i] = &modeldir.Model{
+			Name: name, Key: name, File: "/models/" + name + ".toml", Kind: modeldir.Chat, CtxSize: 4096,
+			Engine: modeldir.EngineCommand, Command: []string{"/bin/true", "{{port}}"}, Aliases: []string{name + "-alias"},
+		}
+	}
+	c := modeldir.NewCatalog(models)
+	rt.catalog.Store(c)
+	rt.act.SetCatalog(c)
+	rt.lookForMissing(c)
+	b.ReportAllocs()
+	return rt
+}
+
+func benchmarkModels(b *testing.B, n int) {
+	h := &Handler{rt: runtimeOf(b, n)}
+	r := httptest.NewRequest(http.MethodGet, "/v1/models", http.NoBody)
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		if err := h.ServeHTTP(w, r, nil); err != nil || w.Code != http.StatusOK {
+			b.Fatal(w.Code, err)
+		}
+	}
+}
+
+// BenchmarkModelsChanged10000 is the list right after a change: nothing of the last one can be used.
+func BenchmarkModelsChanged10000(b *testing.B) {
+	rt := runtimeOf(b, 10_000)
+	for b.Loop() {
+		rt.listing.Store(nil)
+		rt.list()
+	}
+}
+
+func BenchmarkModels1000(b *testing.B)  { benchmarkModels(b, 1_000) }
+func BenchmarkModels10000(b *testing.B) { benchmarkModels(b, 10_000) }
