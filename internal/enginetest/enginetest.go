@@ -42,6 +42,11 @@ func MaybeRun() {
 	case os.Getenv(EnvRun) == "1":
 		os.Exit(Main(os.Args[1:]))
 	}
+	if os.Getenv("GORACE") == "" {
+		// A program with the race detector sleeps for a second before it ends, and every engine, and guardian, of a
+		// test is one (https://go.dev/doc/articles/race_detector#Options).
+		_ = os.Setenv("GORACE", "atexit_sleep_ms=0")
+	}
 }
 
 // Command returns the argument vector that runs this test binary as a fake

@@ -57,10 +57,17 @@ func procPath(pid int, name string) string {
 	return "/proc/" + strconv.Itoa(pid) + "/" + name
 }
 
-// anyAlive reports whether any of the processes is more than a zombie.
+// anyAlive reports whether any of the processes is more than a zombie. One whose first thread has ended shows as a zombie
+// while others still close its files, its sockets among them: then it still has threads.
 func anyAlive(pids []int) bool {
+	const state, threads = 3 - 3, 20 - 3 // fields 3 and 20 of proc(5), counted from the third
 	for _, pid := range pids {
-		if fields := stat(pid); len(fields) > 0 && fields[0] != "Z" && fields[0] != "X" {
+		fields := stat(pid)
+		if len(fields) <= threads {
+			continue
+		}
+		dead := fields[state] == "Z" || fields[state] == "X"
+		if !dead || fields[threads] != "1" && fields[threads] != "0" {
 			return true
 		}
 	}
@@ -137,14 +144,24 @@ func HolderOf(addr netip.AddrPort) string {
 }
 
 func groupMembers(pgid int) []int {
-	const pgrp = 5 - 3
 	var pids []int
 	for _, pid := range allPIDs() {
-		if f := stat(pid); len(f) > pgrp && f[pgrp] == strconv.Itoa(pgid) {
+		if groupOf(pid) == pgid {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// groupOf returns the process group of a process; 0 if there is no such process.
+func groupOf(pid int) int {
+	const pgrp = 5 - 3 // field 5 of proc(5), counted from the third
+	fields := stat(pid)
+	if len(fields) <= pgrp {
+		return 0
+	}
+	group, _ := strconv.Atoi(fields[pgrp]) // the kernel writes numbers
+	return group
 }
 
 // holds reports whether the process has one of the sockets open.

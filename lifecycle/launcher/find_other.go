@@ -16,6 +16,8 @@ func marked(string, bool) []int { return nil }
 
 func anyAlive([]int) bool { return false }
 
+func groupOf(int) int { return 0 }
+
 // StartTime is when the process started; "" where that cannot be told.
 func StartTime(int) string { return "" }
 

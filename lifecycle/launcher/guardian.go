@@ -136,11 +136,14 @@ func end(router string, groups map[int]bool) {
 }
 
 func signalAll(router string, groups map[int]bool, sig syscall.Signal) {
+	pids := marked(router+":", true)
 	for pgid := range groups {
 		signalGroup(pgid, sig)
 	}
-	for _, pid := range marked(router+":", true) {
-		signalOne(pid, sig)
+	for _, pid := range pids {
+		if !groups[groupOf(pid)] { // to each once
+			signalOne(pid, sig)
+		}
 	}
 }
 
@@ -156,16 +159,11 @@ func anyLeft(router string, groups map[int]bool) bool {
 // Sweep stops everything that carries the mark of an instance whose router is no more, and returns how
 // many processes that were.
 func Sweep(mark string) int {
-	pids := marked(mark, false)
-	sweep(
-		func(sig syscall.Signal) {
-			for _, pid := range marked(mark, false) {
-				signalOne(pid, sig)
-			}
-		},
-		func() bool { return anyAlive(marked(mark, false)) },
-	)
-	return len(pids)
+	p := &Process{Mark: mark, exited: make(chan struct{}), seen: map[int]string{}}
+	close(p.exited) // to us it is nobody's child
+	found := len(p.members())
+	sweep(p.Signal, p.Alive)
+	return found
 }
 
 // SweepGroup does the same for a process group.

@@ -108,15 +108,21 @@ func (p *Process) Alive() bool {
 	}
 }
 
-// Signal sends a signal to the program and everything it started.
+// Signal sends a signal to the program and everything it started, to each once: many programs end at once, without
+// clearing up, on a second SIGTERM.
 func (p *Process) Signal(sig syscall.Signal) {
+	members := p.members()
+	group := 0
 	select {
 	case <-p.exited: // the group's number may be anybody's by now
 	default:
-		signalGroup(p.PID, sig)
+		group = p.PID
+		signalGroup(group, sig)
 	}
-	for _, pid := range p.members() {
-		signalOne(pid, sig)
+	for _, pid := range members {
+		if group == 0 || groupOf(pid) != group {
+			signalOne(pid, sig)
+		}
 	}
 }
 
