@@ -110,17 +110,22 @@ func forwarded(log string) (quantiles, error) {
 	if err != nil {
 		return nil, err
 	}
-	ready := map[int]int64{}
-	var waits quantiles
+	// An engine listens before it has written that it is ready, so its first request may stand before that in the log.
+	ready, begun := map[int]int64{}, map[int]int64{}
 	for _, e := range events {
 		switch e.Name {
 		case enginetest.EventReady:
 			ready[e.Pid] = e.Time
 		case enginetest.EventBegin:
-			if at, ok := ready[e.Pid]; ok {
-				waits = append(waits, time.Duration(e.Time-at))
-				delete(ready, e.Pid)
+			if _, ok := begun[e.Pid]; !ok {
+				begun[e.Pid] = e.Time
 			}
+		}
+	}
+	var waits quantiles
+	for pid, at := range ready {
+		if begin, ok := begun[pid]; ok {
+			waits = append(waits, max(0, time.Duration(begin-at)))
 		}
 	}
 	slices.Sort(waits)

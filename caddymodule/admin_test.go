@@ -34,7 +34,7 @@ type admin struct {
 
 func (a admin) ask(method, path, body string) answered {
 	a.t.Helper()
-	got, err := do(a.t.Context(), method, a.url+"/assistant/"+path, body)
+	got, err := persist(a.t.Context(), method, a.url+"/assistant/"+path, body)
 	if err != nil {
 		a.t.Fatal(err)
 	}

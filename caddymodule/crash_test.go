@@ -26,6 +26,7 @@ func TestEngineKilledInAStream(t *testing.T) {
 		if text(e.Code) != "engine_crashed" || e.Type != "server_error" {
 			t.Errorf("the last event is an error of type %q, code %q", e.Type, text(e.Code))
 		}
+		s.eventually("the engine is gone", func() bool { return !alive(st.pid) }) // its listener may outlive the stream by microseconds
 		if pid := s.chat("m"); pid == st.pid {
 			t.Errorf("the next request was answered by %d, who is dead", pid)
 		}

@@ -285,10 +285,21 @@ func do(ctx context.Context, method, url, body string, header ...string) (answer
 	return answered{res.StatusCode, res.Header, string(b), err}, nil
 }
 
+// persist is do as the official SDKs do it: it tries again when the connection broke without an answer. Right after a
+// reload, failed or not, Caddy's listeners drop connections whose request no handler has seen.
+func persist(ctx context.Context, method, url, body string, header ...string) (a answered, err error) {
+	for range 5 {
+		if a, err = do(ctx, method, url, body, header...); err == nil {
+			break
+		}
+	}
+	return a, err
+}
+
 // ask sends a request that must be answered, however.
 func (s *site) ask(method, path, body string, header ...string) answered {
 	s.tb.Helper()
-	a, err := do(s.tb.Context(), method, s.url+path, body, header...)
+	a, err := persist(s.tb.Context(), method, s.url+path, body, header...)
 	if err != nil {
 		s.tb.Fatalf("%s %s: %v", method, path, err)
 	}
