@@ -16,12 +16,12 @@ import (
 type state struct {
 	set     Settings
 	catalog *modeldir.Catalog
-	models  map[string]*modelState     // by key: those in use, waited for, or resting after a failure
-	live    []*lifecycle.Instance      // starting, ready and draining, oldest first
-	hot     []*modelState              // those with waiters, in the order they got their first
-	queued  int                        // waiters altogether
-	seq     uint64                     // arrivals, ever
-	gen     uint64                     // generations, ever
+	models  map[string]*modelState // by key: those in use, waited for, or resting after a failure
+	live    []*lifecycle.Instance  // starting, ready and draining, oldest first
+	hot     []*modelState          // those with waiters, in the order they got their first
+	queued  int                    // waiters altogether
+	seq     uint64                 // arrivals, ever
+	gen     uint64                 // generations, ever
 	closing bool
 	kept    []string // keys of models with min_instances, sorted
 	eff     []effect // reused between steps
@@ -44,15 +44,15 @@ type modelState struct {
 // event is something that happened. Which fields count depends on kind.
 type event struct {
 	kind  eventKind
-	w     *waiter                    // arrive, cancel
-	key   string                     // arrive, unload
-	in    *lifecycle.Instance        // ready, exited, release, unreachable
-	run   *lifecycle.Running         // ready
-	slots int                        // ready
-	err   error                      // exited
-	cat   *modeldir.Catalog // catalog
-	set   *Settings                  // settings
-	force bool                       // unload: also with leases
+	w     *waiter             // arrive, cancel
+	key   string              // arrive, unload
+	in    *lifecycle.Instance // ready, exited, release, unreachable
+	run   *lifecycle.Running  // ready
+	slots int                 // ready
+	err   error               // exited
+	cat   *modeldir.Catalog   // catalog
+	set   *Settings           // settings
+	force bool                // unload: also with leases
 }
 
 type eventKind uint8

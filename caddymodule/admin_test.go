@@ -217,8 +217,9 @@ func TestCommands(t *testing.T) {
 		{[]string{"unload", "--force", "m"}, []string{"m is let go\n"}},
 	} {
 		out := ask(c.args...)
-		rest, ok := out, true
+		rest := out
 		for _, part := range c.want {
+			var ok bool
 			if _, rest, ok = strings.Cut(rest, part); !ok {
 				t.Errorf("%s: want %q, in this order:\n%s", c.args, c.want, out)
 				break

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"assistant/activator"
 	"assistant/internal/openai"
@@ -162,16 +163,35 @@ func (v view) status(m *modeldir.Model) *openai.ModelStatus {
 	return s
 }
 
-// lookForMissing notes what models would not find when started, so that the list shows it without looking. It is called
-// beside the publication of a catalog: thousands of files may be asked for.
+// missingInterval is how often what is missing is looked for again, in case it was put there.
+const missingInterval = 5 * time.Second
+
+// lookForMissing notes what models would not find when started, so that the list shows it without looking, and goes on until
+// nothing is missing or another catalog is in force. It runs beside the catalog's publication: thousands of files may be asked for.
 func (rt *runtime) lookForMissing(c *modeldir.Catalog) {
-	missing := map[string]error{}
-	for _, m := range c.Models() {
-		if err := engine.Check(m); err != nil {
-			missing[m.Key] = err
+	again := time.NewTicker(missingInterval)
+	defer again.Stop()
+	for models := c.Models(); ; {
+		missing := map[string]error{}
+		var still []*modeldir.Model
+		for _, m := range models {
+			if err := engine.Check(m); err != nil {
+				missing[m.Key] = err
+				still = append(still, m)
+			}
 		}
-	}
-	if rt.catalog.Load() == c {
+		if rt.catalog.Load() != c {
+			return
+		}
 		rt.missing.Store(&missing)
+		if len(still) == 0 {
+			return
+		}
+		models = still
+		select {
+		case <-again.C:
+		case <-rt.done:
+			return
+		}
 	}
 }

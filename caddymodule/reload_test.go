@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -190,7 +191,7 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 					t.Fatal("the bad configuration was loaded")
 				}
 			}
-			if c.tries == 12 && !contains(startedBefore, 2) {
+			if c.tries == 12 && !slices.Contains(startedBefore, 2) {
 				t.Errorf("our app never started before the failing one (%v): this shows nothing", startedBefore)
 			}
 			if got := limits(t); got != before {
@@ -217,15 +218,6 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 func limits(t *testing.T) activator.Settings {
 	t.Helper()
 	return current(t).inForce().settings()
-}
-
-func contains(list []int, x int) bool {
-	for _, v := range list {
-		if v == x {
-			return true
-		}
-	}
-	return false
 }
 
 func TestReloadWithoutTheAppDrains(t *testing.T) {

@@ -34,6 +34,7 @@ type runtime struct {
 	missing atomic.Pointer[map[string]error] // by key: what the model's engine will not find; looked up beside the catalog
 	listing atomic.Pointer[listing]          // nil before the first was asked for
 	ready   chan struct{}                    // closed when the first configuration is in force
+	done    chan struct{}                    // closed when the runtime ends
 
 	mu     sync.Mutex
 	inUse  []*App // started configurations, oldest first; the first is in force
@@ -50,7 +51,7 @@ func newRuntime() (caddy.Destructor, error) {
 	log := slog.New(lateHandler{})
 	rt := &runtime{
 		log: log, runner: &lateRunner{}, budget: openai.NewBudget(openai.DefaultBudget),
-		stats: newStats(), ready: make(chan struct{}), stop: func() {},
+		stats: newStats(), ready: make(chan struct{}), done: make(chan struct{}), stop: func() {},
 	}
 	rt.act = activator.New(rt.runner, log)
 	rt.load = lifecycle.NewLoadWatch(rt.act.Pressure)
@@ -124,6 +125,9 @@ func (rt *runtime) obey(a *App) error {
 	rt.stop()
 	rt.source, rt.stop = from, stop
 	w.Reload() // the models are known when the first request comes
+	if len(rt.catalog.Load().Models()) >= manyModels {
+		go debug.FreeOSMemory()
+	}
 	go w.Run(ctx)
 	return nil
 }
@@ -132,12 +136,7 @@ func (rt *runtime) obey(a *App) error {
 func (rt *runtime) publish(c *modeldir.Catalog) {
 	rt.catalog.Store(c)
 	rt.act.SetCatalog(c)
-	go func() {
-		rt.lookForMissing(c)
-		if len(c.Models()) >= manyModels {
-			debug.FreeOSMemory()
-		}
-	}()
+	go rt.lookForMissing(c)
 }
 
 // manyModels is how many models make reading them leave so much garbage behind that it is worth giving back to the
@@ -165,6 +164,7 @@ const (
 // Destruct stops everything. When the process exits it takes the time that needs; after a reload that removed the app it
 // lets streams end in the background, so that the reload is not held up.
 func (rt *runtime) Destruct() error {
+	close(rt.done)
 	rt.stop()
 	rt.load.Close()
 	rt.act.RefuseWaiting()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -107,9 +108,7 @@ func (s *site) json() []byte {
 	if s.app != nil {
 		apps["assistant"] = s.app
 	}
-	for name, app := range s.more {
-		apps[name] = app
-	}
+	maps.Copy(apps, s.more)
 	b, err := json.Marshal(map[string]any{
 		"admin":   s.admin,
 		"storage": map[string]any{"module": "file_system", "root": filepath.Join(s.root, "storage")},

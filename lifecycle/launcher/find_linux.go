@@ -60,7 +60,7 @@ func procPath(pid int, name string) string {
 // anyAlive reports whether any of the processes is more than a zombie. One whose first thread has ended shows as a zombie
 // while others still close its files, its sockets among them: then it still has threads.
 func anyAlive(pids []int) bool {
-	const state, threads = 3 - 3, 20 - 3 // fields 3 and 20 of proc(5), counted from the third
+	const state, threads = 0, 20 - 3 // fields 3 and 20 of proc(5), counted from the third
 	for _, pid := range pids {
 		fields := stat(pid)
 		if len(fields) <= threads {
