@@ -22,6 +22,8 @@ func run(o Options) int {
 	if err != nil {
 		return fail(err)
 	}
+	terms := make(chan os.Signal, 16)
+	signal.Notify(terms, syscall.SIGTERM, os.Interrupt) // before anybody is told that there is somebody to signal
 	events.add(Event{Name: EventStart})
 	for _, l := range o.Stderr {
 		fmt.Fprintln(os.Stderr, l)
@@ -41,8 +43,6 @@ func run(o Options) int {
 		events.add(Event{Name: EventChild, Child: pid})
 	}
 
-	terms := make(chan os.Signal, 16)
-	signal.Notify(terms, syscall.SIGTERM, os.Interrupt)
 	life := time.After(o.MaxLife)
 	var exit <-chan time.Time
 	if o.ExitCode >= 0 {

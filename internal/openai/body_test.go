@@ -249,26 +249,6 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-func TestReadBodyAllocates(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector empties pools at random")
-	}
-	content := chatBody(1<<10, false)
-	lim := Limits{MaxBody: DefaultMaxBody, MaxMemory: DefaultMaxBody, Budget: NewBudget(DefaultBudget)}
-	r := bytes.NewReader(nil)
-	got := testing.AllocsPerRun(200, func() {
-		r.Reset(content)
-		body, err := ReadBody(r, int64(len(content)), lim)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = body.Close()
-	})
-	if got > 2 {
-		t.Errorf("%v allocations, want 2 at most", got)
-	}
-}
-
 func BenchmarkReadBody(b *testing.B) {
 	for _, bb := range []struct {
 		name string
