@@ -69,7 +69,6 @@ func (a *Activator) settle(ctx context.Context, w *waiter) (Lease, error) {
 	case granted:
 		lease := Lease{a: a, in: w.in, Waited: time.Since(w.arrived)}
 		lease.Cold = w.in.Created.Compare(w.arrived) >= 0 || w.in.ReadyAt.After(w.arrived)
-		a.metrics.waited(w.in.Model.Name, lease.Waited)
 		return lease, nil
 	case refused:
 		return Lease{}, w.err
@@ -167,6 +166,9 @@ func (a *Activator) apply(ev event, now time.Time) {
 			a.metrics.stopping(e.in.Model.Name, e.in.Reason)
 			a.runner.Stop(e.in)
 		case effDeliver:
+			if e.w.ended == granted {
+				a.metrics.waited(e.w.in.Model.Name, now.Sub(e.w.arrived))
+			}
 			close(e.w.done)
 		}
 	}

@@ -518,6 +518,27 @@ func TestGrantAndCancelAreDecidedOnce(t *testing.T) {
 	}, &modeldir.Model{Name: "m", Concurrency: 1})
 }
 
+// TestMetadataChangesWhileRequestsAreGranted is for the race detector: a reload gives a running instance another model to read.
+func TestMetadataChangesWhileRequestsAreGranted(t *testing.T) {
+	inBubble(t, &fakeRunner{startTakes: time.Millisecond}, func(t *testing.T, a *Activator) {
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 50 {
+					lease := mustAcquire(t, a, "m")
+					time.Sleep(time.Millisecond)
+					lease.Release()
+				}
+			})
+		}
+		for i := range 100 {
+			a.SetCatalog(catalogOf(&modeldir.Model{Name: "m", Concurrency: 1, Priority: i}))
+			time.Sleep(time.Millisecond)
+		}
+		wg.Wait()
+	}, &modeldir.Model{Name: "m", Concurrency: 1})
+}
+
 func TestReleaseTwiceReleasesOnce(t *testing.T) {
 	inBubble(t, &fakeRunner{}, func(t *testing.T, a *Activator) {
 		one, two := mustAcquire(t, a, "m"), mustAcquire(t, a, "m")

@@ -36,6 +36,9 @@ type runtime struct {
 	ready   chan struct{}                    // closed when the first configuration is in force
 	done    chan struct{}                    // closed when the runtime ends
 
+	publishing sync.Mutex
+	turn       uint64 // of the watcher whose catalogs count
+
 	mu     sync.Mutex
 	inUse  []*App // started configurations, oldest first; the first is in force
 	source source // what the catalog is read from
@@ -117,7 +120,11 @@ func (rt *runtime) obey(a *App) error {
 		return nil
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	w, err := modeldir.NewWatcher(modeldir.Options{Dir: a.ConfigDir, Config: a.user, Log: rt.log, Changed: rt.publish, Previous: rt.catalog.Load()})
+	turn := rt.nextTurn()
+	w, err := modeldir.NewWatcher(modeldir.Options{
+		Dir: a.ConfigDir, Config: a.user, Log: rt.log, Previous: rt.catalog.Load(),
+		Changed: func(c *modeldir.Catalog) { rt.publish(turn, c) },
+	})
 	if err != nil {
 		stop()
 		return err
@@ -132,8 +139,21 @@ func (rt *runtime) obey(a *App) error {
 	return nil
 }
 
-// publish puts a catalog in force.
-func (rt *runtime) publish(c *modeldir.Catalog) {
+// nextTurn begins the time of a new watcher: what earlier ones find from now on is of no more interest.
+func (rt *runtime) nextTurn() uint64 {
+	rt.publishing.Lock()
+	defer rt.publishing.Unlock()
+	rt.turn++
+	return rt.turn
+}
+
+// publish puts a catalog in force, unless its watcher's turn is over: a scan may end after its watcher was stopped.
+func (rt *runtime) publish(turn uint64, c *modeldir.Catalog) {
+	rt.publishing.Lock()
+	defer rt.publishing.Unlock()
+	if turn != rt.turn {
+		return
+	}
 	rt.catalog.Store(c)
 	rt.act.SetCatalog(c)
 	go rt.lookForMissing(c)
