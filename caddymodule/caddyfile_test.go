@@ -282,11 +282,21 @@ func seeds(f *testing.F) {
 	}
 }
 
+// dispense makes a dispenser of fuzzed text; nil if Caddy's lexer refuses it. (NewTestDispenser ends the process then.)
+func dispense(text string) *caddyfile.Dispenser {
+	tokens, err := caddyfile.Tokenize([]byte(text), "Caddyfile")
+	if err != nil {
+		return nil
+	}
+	return caddyfile.NewDispenser(tokens)
+}
+
 func FuzzGlobalOption(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, text string) {
 		var a App
-		if a.UnmarshalCaddyfile(caddyfile.NewTestDispenser(text)) != nil {
+		d := dispense(text)
+		if d == nil || a.UnmarshalCaddyfile(d) != nil {
 			return
 		}
 		b, err := json.Marshal(a)
@@ -308,7 +318,8 @@ func FuzzDirective(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, text string) {
 		var h Handler
-		if h.UnmarshalCaddyfile(caddyfile.NewTestDispenser(text)) != nil {
+		d := dispense(text)
+		if d == nil || h.UnmarshalCaddyfile(d) != nil {
 			return
 		}
 		h.Transport = first(h.Transport, transportLean)

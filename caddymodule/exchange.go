@@ -388,6 +388,7 @@ func (x *exchange) broken(err error) error {
 		return caddyhttp.Error(statusClientGone, err)
 	}
 	if strings.HasPrefix(x.w.Header().Get("Content-Type"), "text/event-stream") {
+		_, _ = io.WriteString(x.w, "\n\n") // it may have broken off in the middle of a line
 		x.failStream(openai.EngineCrashed(x.model.Name))
 		return nil
 	}
@@ -395,7 +396,7 @@ func (x *exchange) broken(err error) error {
 }
 
 func (x *exchange) failStream(e *openai.Error) {
-	_, _ = x.w.Write(append([]byte("\n\n"), openai.StreamError(e)...)) // what came before may have ended in the middle of a line
+	_, _ = x.w.Write(openai.StreamError(e))
 	_ = http.NewResponseController(x.w).Flush()
 	x.status = e.Status
 }
