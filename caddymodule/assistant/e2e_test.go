@@ -485,6 +485,37 @@ func running(pid int) bool {
 	return len(state) > 0 && state[0] != 'Z' && state[0] != 'X'
 }
 
+// TestExitRefusesThoseWhoWait: an engine that is not ready must not hold up the server's end, nor its clients.
+func TestExitRefusesThoseWhoWait(t *testing.T) {
+	s := startServer(t, map[string]string{"slow.toml": `command = ["sleep", "600"]` + "\nport = " + strconv.Itoa(freePort(t)) + "\n"})
+	type answer struct {
+		status int
+		text   string
+		err    error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		status, text, err := s.ask("slow", 5)
+		got <- answer{status, text, err}
+	}()
+	waitFor(t, "the start", func() bool { return len(s.instances()) == 1 && s.the("slow").PID == 0 && strings.Contains(s.log(), "engine started") })
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	a := <-got
+	if a.err != nil || a.status != http.StatusServiceUnavailable || !strings.Contains(a.text, "shutting_down") {
+		t.Errorf("the waiting client got %d %q, %v, want 503 shutting_down", a.status, a.text, a.err)
+	}
+	began := time.Now()
+	if err := s.cmd.Wait(); err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+	const limit = 15 * time.Second // far less than the grace period and the start together
+	if took := time.Since(began); took > limit {
+		t.Errorf("the server took %v to end", took)
+	}
+}
+
 func Test200ConcurrentFirstRequestsSpawnOnce(t *testing.T) {
 	s := startServer(t, map[string]string{"smollm2.toml": smollm2(t, "")})
 	var wg sync.WaitGroup
