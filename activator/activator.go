@@ -135,6 +135,11 @@ func (a *Activator) Ready(in *lifecycle.Instance, run *lifecycle.Running) {
 		"spawn", run.Spawned, "ready", run.Loaded)
 }
 
+// Dying implements [lifecycle.Reporter].
+func (a *Activator) Dying(in *lifecycle.Instance, err error) {
+	a.step(event{kind: evDying, in: in, err: err})
+}
+
 // Exited implements [lifecycle.Reporter].
 func (a *Activator) Exited(in *lifecycle.Instance, err error) {
 	a.mu.Lock()
@@ -148,7 +153,12 @@ func (a *Activator) Exited(in *lifecycle.Instance, err error) {
 	a.log.Info("instance stopped", "model", in.Model.Name, "instance", in.ID(), "reason", in.Reason)
 }
 
-func (a *Activator) tick() { a.step(event{kind: evTick}) }
+func (a *Activator) tick() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.armed = time.Time{} // it has fired: whoever sees a deadline from now on has to arm it
+	a.apply(event{kind: evTick}, time.Now())
+}
 
 func (a *Activator) step(ev event) {
 	a.mu.Lock()

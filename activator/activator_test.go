@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"assistant/lifecycle"
+	"assistant/lifecycle/engine"
 	"assistant/modeldir"
 )
 
@@ -516,6 +517,88 @@ func TestGrantAndCancelAreDecidedOnce(t *testing.T) {
 			synctest.Wait()
 		}
 	}, &modeldir.Model{Name: "m", Concurrency: 1})
+}
+
+// TestIdleInstanceRetiresAfterALeaseAcrossItsDeadline: the timer fires while the instance is busy again, and must be armed anew.
+func TestIdleInstanceRetiresAfterALeaseAcrossItsDeadline(t *testing.T) {
+	idle := time.Minute
+	inBubble(t, &fakeRunner{}, func(t *testing.T, a *Activator) {
+		first := mustAcquire(t, a, "m")
+		first.Release()
+		time.Sleep(30 * time.Second)
+		second := mustAcquire(t, a, "m")
+		time.Sleep(time.Hour)
+		second.Release()
+		time.Sleep(idle)
+		synctest.Wait()
+		if n := len(a.Instances()); n != 0 {
+			t.Errorf("%d instances a minute after the last lease, want 0", n)
+		}
+	}, &modeldir.Model{Name: "m", IdleTimeout: &idle})
+}
+
+// TestMissingFileIsNotLookedForInALoop: of a model that is kept warm, or one whose spec changed under those who wait.
+func TestMissingFileIsNotLookedForInALoop(t *testing.T) {
+	r := &fakeRunner{startTakes: time.Millisecond}
+	var missing error = &engine.MissingError{What: "model file", Path: "/gone"}
+	r.fail.Store(&missing)
+	inBubble(t, r, func(t *testing.T, a *Activator) {
+		time.Sleep(time.Second)
+		if n := r.spawns.Load(); n != 1 {
+			t.Errorf("%d starts in a second, want 1", n)
+		}
+		spawns := r.spawns.Load()
+		if err := mustAcquireFails(t, a, "kept"); !errors.Is(err, missing) || r.spawns.Load() != spawns+1 {
+			t.Errorf("a request made %d starts and got %v, want one look and the missing file", r.spawns.Load()-spawns, err)
+		}
+		r.fail.Store(nil)
+		lease := mustAcquire(t, a, "m")
+		waited := make(chan error, 1)
+		r.fail.Store(&missing)
+		a.SetCatalog(catalogOf(&modeldir.Model{Name: "m", ModelPath: "/gone"}))
+		go func() {
+			_, err := a.Acquire(t.Context(), "m")
+			waited <- err
+		}()
+		if err := <-waited; !errors.Is(err, missing) {
+			t.Errorf("the waiter got %v, want the missing file", err)
+		}
+		lease.Release()
+	}, &modeldir.Model{Name: "kept", MinInstances: 1}, &modeldir.Model{Name: "m"})
+}
+
+func TestWaiterGetsTheNextGenerationAfterUnload(t *testing.T) {
+	inBubble(t, &fakeRunner{startTakes: time.Second}, func(t *testing.T, a *Activator) {
+		busy := mustAcquire(t, a, "m")
+		got := make(chan time.Duration, 1)
+		began := time.Now()
+		go func() {
+			lease := mustAcquire(t, a, "m")
+			got <- time.Since(began)
+			lease.Release()
+		}()
+		synctest.Wait()
+		a.Unload("m", false)
+		if took := <-got; took != time.Second {
+			t.Errorf("the waiter was served after %v, want the second that a start takes", took)
+		}
+		busy.Release()
+	}, &modeldir.Model{Name: "m", Concurrency: 1})
+}
+
+func TestDyingInstanceGetsNoMoreLeases(t *testing.T) {
+	r := &fakeRunner{startTakes: time.Second}
+	inBubble(t, r, func(t *testing.T, a *Activator) {
+		lease := mustAcquire(t, a, "m")
+		a.Dying(lease.in, errors.New("the shell around it died"))
+		next := mustAcquire(t, a, "m")
+		if next.in == lease.in {
+			t.Error("a lease on an instance that is being cleared away")
+		}
+		next.Release()
+		lease.Release()
+		r.crash(lease.in)
+	}, &modeldir.Model{Name: "m"})
 }
 
 // TestMetadataChangesWhileRequestsAreGranted is for the race detector: a reload gives a running instance another model to read.

@@ -196,6 +196,12 @@ func (w *world) crash() {
 		if w.rng.IntN(5) == 0 {
 			err = &engine.MissingError{What: "model file"}
 		}
+		if w.rng.IntN(2) == 0 && slices.Contains(w.up, in) {
+			w.up = remove(w.up, in)
+			w.stopping[in] = true // what is left of it goes in its own time
+			w.do(event{kind: evDying, in: in, err: err})
+			return
+		}
 		w.exit(in, err)
 	}
 }
@@ -221,7 +227,7 @@ func (w *world) do(ev event) {
 		case effSpawn:
 			w.starting = append(w.starting, e.in)
 		case effStop:
-			if w.stopping[e.in] {
+			if w.stopping[e.in] && !e.in.Dying {
 				panic("stopped twice")
 			}
 			if e.in.Leases > 0 && !w.forced {
@@ -308,7 +314,7 @@ func (w *world) checkNobodyIsForgotten() error {
 		return fmt.Errorf("%d wait for %s in vain: there is room and nothing starts", m.queue.n, m.key)
 	}
 	for _, in := range s.live {
-		if in.State != lifecycle.Ready && in.State != lifecycle.Starting && in.Leases == 0 && !in.Stopping {
+		if in.State != lifecycle.Ready && in.State != lifecycle.Starting && in.Leases == 0 && !in.Stopping && !in.Dying {
 			return fmt.Errorf("%s drains without leases and nobody stops it", in.ID())
 		}
 	}

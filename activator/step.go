@@ -62,7 +62,8 @@ const (
 	evCancel                       // a waiting request's client left
 	evRelease                      // a lease ended
 	evReady                        // an instance can serve
-	evExited                       // an instance's process is gone
+	evDying                        // an instance has failed by itself; what is left of it is being cleared away
+	evExited                       // nothing is left of an instance
 	evUnreachable                  // an instance does not accept connections
 	evUnload                       // somebody wants a model's instances gone
 	evCatalog                      // the models changed
@@ -102,14 +103,17 @@ func (s *state) step(ev event, now time.Time) []effect {
 		s.release(ev.in, now)
 	case evReady:
 		s.ready(ev, now)
+	case evDying:
+		s.dying(ev.in, ev.err, now)
 	case evExited:
 		s.exited(ev.in, ev.err, now)
 	case evUnreachable:
 		if ev.in.State == lifecycle.Ready {
 			s.drain(ev.in, lifecycle.ReasonDead)
+			s.schedule(now)
 		}
 	case evUnload:
-		s.unload(ev.key, ev.force)
+		s.unload(ev.key, ev.force, now)
 	case evCatalog:
 		s.setCatalog(ev.cat, now)
 	case evSettings:
@@ -165,6 +169,9 @@ func (s *state) arrive(w *waiter, key string, now time.Time) {
 		return
 	}
 	m := s.model(spec)
+	if m.missesSomething() {
+		m.restUntil = time.Time{} // looking again is free, and somebody asks
+	}
 	if m.resting(now) && len(m.instances) == 0 {
 		s.refuse(w, &Error{Fault: FaultStart, Model: spec.Name, Cause: m.lastErr, RetryAfter: m.restUntil.Sub(now)})
 		return
@@ -214,7 +221,7 @@ func (s *state) give(in *lifecycle.Instance, now time.Time) {
 func (s *state) release(in *lifecycle.Instance, now time.Time) {
 	s.give(in, now)
 	switch {
-	case in.State == lifecycle.Draining && in.Leases == 0:
+	case in.State == lifecycle.Draining && in.Leases == 0 && !in.Dying:
 		s.stop(in, in.Reason)
 	case len(s.hot) > 0:
 		s.schedule(now)
@@ -234,6 +241,18 @@ func (s *state) ready(ev event, now time.Time) {
 	s.schedule(now)
 }
 
+// dying sees to it that an instance that failed gets no more leases while what is left of it is cleared away, and that
+// those who wait get the next generation.
+func (s *state) dying(in *lifecycle.Instance, err error, now time.Time) {
+	if !in.Live() || in.Dying || in.Stopping {
+		return
+	}
+	was := in.State
+	in.State, in.Dying, in.Reason = lifecycle.Draining, true, lifecycle.ReasonDead
+	s.failed(s.models[in.Model.Key], in, was, err, now)
+	s.schedule(now)
+}
+
 // exited takes an instance out. One that was not told to stop has failed.
 func (s *state) exited(in *lifecycle.Instance, err error, now time.Time) {
 	if !in.Live() {
@@ -244,9 +263,12 @@ func (s *state) exited(in *lifecycle.Instance, err error, now time.Time) {
 	m := s.models[in.Model.Key]
 	m.instances = without(m.instances, in)
 	m.last = in.Output()
-	if in.Stopping {
+	switch {
+	case in.Dying: // counted when it began to
+		in.State = lifecycle.Failed
+	case in.Stopping:
 		in.State = lifecycle.Stopped
-	} else {
+	default:
 		in.State = lifecycle.Failed
 		s.failed(m, in, was, err, now)
 	}
@@ -258,17 +280,20 @@ func (s *state) exited(in *lifecycle.Instance, err error, now time.Time) {
 // in which nobody was served to the end; a first crash costs nobody a wait. Resting
 // refuses those who wait: they would wait longer than they meant to.
 func (s *state) failed(m *modelState, in *lifecycle.Instance, was lifecycle.State, err error, now time.Time) {
+	if was == lifecycle.Draining {
+		return // it was on its way out: its end is nobody's loss, and no word on the next
+	}
 	m.failures++
 	m.lastErr = err
 	if was == lifecycle.Ready && m.failures < 2 {
 		return
 	}
 	fault := &Error{Fault: FaultStart, Model: in.Model.Name, Cause: err}
-	if missing := (*engine.MissingError)(nil); !errors.As(err, &missing) { // looking again for a file is free
+	m.restUntil = now.Add(backoff(m.failures))
+	if !m.missesSomething() {
 		fault.RetryAfter = backoff(m.failures)
-		m.restUntil = now.Add(fault.RetryAfter)
 	}
-	if len(m.instances) > 0 {
+	if m.served() {
 		return
 	}
 	for m.queue.head != nil {
@@ -276,7 +301,7 @@ func (s *state) failed(m *modelState, in *lifecycle.Instance, was lifecycle.Stat
 	}
 }
 
-func (s *state) unload(key string, force bool) {
+func (s *state) unload(key string, force bool, now time.Time) {
 	m := s.models[key]
 	if m == nil {
 		return
@@ -289,6 +314,7 @@ func (s *state) unload(key string, force bool) {
 			s.drain(in, lifecycle.ReasonUnload)
 		}
 	}
+	s.schedule(now)
 	s.forget(m)
 }
 
@@ -559,7 +585,7 @@ func (s *state) wanted(in *lifecycle.Instance) bool {
 func (s *state) stopping() int {
 	n := 0
 	for _, in := range s.live {
-		if in.Stopping {
+		if in.Stopping || in.Dying {
 			n++
 		}
 	}
@@ -592,6 +618,12 @@ func (m *modelState) served() bool {
 // start has its own bound.
 func (m *modelState) starting() bool {
 	return slices.ContainsFunc(m.instances, func(in *lifecycle.Instance) bool { return in.State == lifecycle.Starting })
+}
+
+// missesSomething reports whether the last failure was a file or program that was not there.
+func (m *modelState) missesSomething() bool {
+	var missing *engine.MissingError
+	return errors.As(m.lastErr, &missing)
 }
 
 // recovered forgets failures.

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"mime"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -137,8 +140,7 @@ func (x *exchange) answer() error {
 			return err
 		}
 		err = x.answerBy(&lease)
-		var dial *upstream.DialError
-		if !errors.As(err, &dial) || try == 2 {
+		if !unreachable(err) || try == 2 {
 			return err
 		}
 	}
@@ -148,11 +150,18 @@ func (x *exchange) answerBy(lease *activator.Lease) error {
 	defer lease.Release() // on a panic too
 	x.tell(lease)
 	err := x.send(lease.Running())
-	var dial *upstream.DialError
-	if errors.As(err, &dial) {
+	if unreachable(err) {
 		lease.Unreachable()
 	}
 	return err
+}
+
+// unreachable reports whether an error says that nobody listens at the instance any more. Other failures to connect, such as
+// running out of file descriptors, are not the instance's.
+func unreachable(err error) bool {
+	var dial *upstream.DialError
+	return errors.As(err, &dial) &&
+		(errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, net.ErrClosed))
 }
 
 // acquire waits for a lease, telling the client that it still waits if that was asked for.

@@ -49,6 +49,7 @@ type Instance struct {
 	State    State
 	Reason   Reason // why it drains or stopped
 	Stopping bool   // the runner was told to stop it; it cannot be rescued
+	Dying    bool   // it failed by itself, and the runner clears away what is left
 	Leases   int
 	Served   int // leases ended, ever
 	Slots    int // leases it can hold at a time; 0 = unlimited

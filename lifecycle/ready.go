@@ -46,6 +46,7 @@ func (s *start) becomeReady(ctx context.Context) (*Running, error) {
 	if run.Slots == engine.SlotsUnknown {
 		run.Slots = askSlots(ctx, network, address, s.kind.SlotsPath)
 	}
+	s.proc.NoteGroup()
 	run.ReadyAt = time.Now()
 	run.Loaded = run.ReadyAt.Sub(spawned)
 	return run, nil
@@ -56,6 +57,8 @@ func (s *start) probe(ctx context.Context, to upstream.Transport, spawned time.T
 	var foreign error // what answers on our address is not ours
 	pause := time.NewTimer(0)
 	defer pause.Stop()
+	look := time.NewTicker(aliveInterval) // at what went to the background
+	defer look.Stop()
 	exited := s.proc.Exited()
 	for {
 		select {
@@ -66,6 +69,13 @@ func (s *start) probe(ctx context.Context, to upstream.Transport, spawned time.T
 				return errors.Join(err, foreign)
 			}
 			exited = nil // it went to the background; what it started goes on
+		case <-look.C:
+			if exited == nil {
+				if err := s.leftBehind(); err != nil {
+					return errors.Join(err, foreign)
+				}
+			}
+			continue
 		case <-pause.C:
 		}
 		if s.answers(ctx, to) {

@@ -144,7 +144,9 @@ func (s *start) once(ctx context.Context) error {
 		return s.explain(err)
 	}
 	s.to.Ready(s.in, run)
-	err = s.watch(ctx)
+	if err = s.watch(ctx); err != nil {
+		s.to.Dying(s.in, s.withTail(err))
+	}
 	s.end()
 	run.close()
 	if err != nil {
@@ -223,7 +225,7 @@ func portFree(port int) error {
 func (r *Runner) socketDir() (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.sockets != "" {
+	if info, err := os.Lstat(r.sockets); err == nil && info.IsDir() { // cleaners of temporary files may have taken it
 		return r.sockets, nil
 	}
 	dir, err := os.MkdirTemp("", "assistant-") // mode 0700
@@ -283,6 +285,10 @@ func (s *start) explain(err error) error {
 	case <-s.drain:
 	case <-time.After(100 * time.Millisecond):
 	}
+	return s.withTail(err)
+}
+
+func (s *start) withTail(err error) error {
 	if tail := s.output.Tail(); tail != "" {
 		return fmt.Errorf("%w; its last output:\n%s", err, tail)
 	}

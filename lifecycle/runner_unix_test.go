@@ -46,6 +46,7 @@ func newReport() *report {
 }
 
 func (r *report) Ready(_ *Instance, run *Running) { r.ready <- run }
+func (r *report) Dying(*Instance, error)          {}
 func (r *report) Exited(_ *Instance, err error)   { r.exited <- err }
 func (r *report) isReady(t *testing.T) *Running {
 	t.Helper()

@@ -12,6 +12,8 @@ import (
 type Reporter interface {
 	// Ready says that the instance is proven to be ours and can serve.
 	Ready(in *Instance, run *Running)
+	// Dying says that a ready instance has failed by itself. What is left of it is stopped; Exited follows.
+	Dying(in *Instance, err error)
 	// Exited says that nothing is left of the instance. It is said exactly once, ready or
 	// not. err tells why, with the engine's last output, unless it was stopped.
 	Exited(in *Instance, err error)

@@ -62,6 +62,7 @@ func (s *start) end() {
 		}
 	}
 	s.runner.records.remove(s.proc.Mark)
+	s.proc.Forget()
 }
 
 // goneWithin waits for the program and all that it started to end.

@@ -498,7 +498,9 @@ func TestExitRefusesThoseWhoWait(t *testing.T) {
 		status, text, err := s.ask("slow", 5)
 		got <- answer{status, text, err}
 	}()
-	waitFor(t, "the start", func() bool { return len(s.instances()) == 1 && s.the("slow").PID == 0 && strings.Contains(s.log(), "engine started") })
+	waitFor(t, "the start", func() bool {
+		return len(s.instances()) == 1 && s.the("slow").PID == 0 && strings.Contains(s.log(), "engine started")
+	})
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -164,6 +165,10 @@ func (p *Pool) dial(ctx context.Context) (*conn, error) {
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1} // a local peer cannot vanish without its kernel telling
 	nc, err := d.DialContext(ctx, network, address)
+	for began := time.Now(); errors.Is(err, syscall.EAGAIN) && time.Since(began) < dialTimeout && ctx.Err() == nil; {
+		time.Sleep(time.Millisecond) // a unix socket's full backlog answers at once, where TCP's waits
+		nc, err = d.DialContext(ctx, network, address)
+	}
 	if err == nil {
 		return nc, nil
 	}

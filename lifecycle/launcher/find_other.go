@@ -18,6 +18,8 @@ func anyAlive([]int) bool { return false }
 
 func groupOf(int) int { return 0 }
 
+func groupMembers(int) []int { return nil }
+
 // StartTime is when the process started; "" where that cannot be told.
 func StartTime(int) string { return "" }
 

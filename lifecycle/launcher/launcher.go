@@ -52,6 +52,8 @@ type Process struct {
 	exited chan struct{} // closed when the program itself ended
 	err    error         // how; nil = status 0
 
+	forget func() // tells the guardian
+
 	mu   sync.Mutex
 	seen map[int]string // processes ever found by the mark, and when each began
 }
@@ -74,9 +76,9 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 	}
 	p.PID = cmd.Process.Pid
 	g.add(p.PID)
+	p.forget = func() { g.remove(p.PID) }
 	go func() {
 		p.err = cmd.Wait()
-		g.remove(p.PID)
 		close(p.exited)
 	}()
 	return p, nil
@@ -98,6 +100,13 @@ func (p *Process) Exited() <-chan struct{} { return p.exited }
 // Err tells how the program ended, once it has; nil means status 0.
 func (p *Process) Err() error { return p.err }
 
+// NoteGroup remembers who is in the program's group now. What a program started is found by it after the program's end even if
+// it took its mark off.
+func (p *Process) NoteGroup() { p.note(groupMembers(p.PID)) }
+
+// Forget ends the guardian's care. It is called when nothing is alive any more.
+func (p *Process) Forget() { p.forget() }
+
 // Alive reports whether the program or anything it started is alive.
 func (p *Process) Alive() bool {
 	select {
@@ -111,7 +120,7 @@ func (p *Process) Alive() bool {
 // Signal sends a signal to the program and everything it started, to each once: many programs end at once, without
 // clearing up, on a second SIGTERM.
 func (p *Process) Signal(sig syscall.Signal) {
-	members := p.members()
+	members := p.found()
 	group := 0
 	select {
 	case <-p.exited: // the group's number may be anybody's by now
@@ -135,8 +144,8 @@ func (p *Process) note(pids []int) {
 	}
 }
 
-// anySeen reports whether any process that was once found by the mark is alive: one that is about to end loses its
-// environment, and with it the mark, before it closes its sockets.
+// anySeen reports whether any process that was once found is alive: one that is about to end loses its environment, and with
+// it the mark, before it closes its sockets.
 func (p *Process) anySeen() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,6 +155,20 @@ func (p *Process) anySeen() bool {
 		}
 	}
 	return false
+}
+
+// found returns what carries the mark now, and what was once found and is alive.
+func (p *Process) found() []int {
+	_ = p.members() // notes them
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var pids []int
+	for pid, began := range p.seen {
+		if Alive(pid, began) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // Alive reports whether the process that began then is alive.
