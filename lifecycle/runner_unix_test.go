@@ -38,15 +38,16 @@ const bound = 30 * time.Second
 // report is where a runner's reports arrive.
 type report struct {
 	ready  chan *Running
+	dying  chan error
 	exited chan error
 }
 
 func newReport() *report {
-	return &report{ready: make(chan *Running, 1), exited: make(chan error, 1)}
+	return &report{ready: make(chan *Running, 1), dying: make(chan error, 1), exited: make(chan error, 1)}
 }
 
 func (r *report) Ready(_ *Instance, run *Running) { r.ready <- run }
-func (r *report) Dying(*Instance, error)          {}
+func (r *report) Dying(_ *Instance, err error)    { r.dying <- err }
 func (r *report) Exited(_ *Instance, err error)   { r.exited <- err }
 func (r *report) isReady(t *testing.T) *Running {
 	t.Helper()
@@ -313,6 +314,35 @@ func TestDeathWhileServingIsReported(t *testing.T) {
 	err := to.hasExited(t)
 	if err == nil || !strings.Contains(err.Error(), "killed") || !strings.Contains(err.Error(), "segfault ahead") {
 		t.Errorf("error: %v, want one that says killed and what was printed last", err)
+	}
+}
+
+// TestShellAroundAnEngineDies: the engine lives on for a while, but is told to stop and must get no more requests; and
+// nothing of it stays, even if it carries no mark.
+func TestShellAroundAnEngineDies(t *testing.T) {
+	for name, prefix := range map[string][]string{"marked": nil, "unmarked": {"env", "-i", "PATH=" + os.Getenv("PATH")}} {
+		t.Run(name, func(t *testing.T) {
+			m := commandModel(t, "--ignore-term", "-1")
+			m.StopTimeout = time.Second
+			m.Command = append(prefix, "sh", "-c", quoted(m.Command)+"; echo over")
+			_, to := startInstance(t, newTestRunner(t), m, bound)
+			run := to.isReady(t)
+			if err := syscall.Kill(run.PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			if err := receive(t, to.dying, "word of its dying", to.exited); err == nil {
+				t.Error("dying without a reason")
+			}
+			if get(t, run, "/health") != http.StatusOK {
+				t.Error("the engine was gone already: this shows nothing")
+			}
+			if err := to.hasExited(t); err == nil || !strings.Contains(err.Error(), "died") {
+				t.Errorf("exit: %v", err)
+			}
+			if left := processesWith(t, strings.TrimPrefix(run.Address, "127.0.0.1:")); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
 	}
 }
 
