@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -324,7 +325,7 @@ func TestShellAroundAnEngineDies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := commandModel(t, "--ignore-term", "-1")
 			m.StopTimeout = time.Second
-			m.Command = append(prefix, "sh", "-c", quoted(m.Command)+"; echo over")
+			m.Command = slices.Concat(prefix, []string{"sh", "-c", quoted(m.Command) + "; echo over"})
 			_, to := startInstance(t, newTestRunner(t), m, bound)
 			run := to.isReady(t)
 			if err := syscall.Kill(run.PID, syscall.SIGKILL); err != nil {
