@@ -52,6 +52,16 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		max_body      <size>               # default 32MiB
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return eachOption(d, func(option string, args []string) error {
+		if len(args) == 0 || len(args) > 2 || len(args) == 2 && option != "queue" {
+			return d.ArgErr()
+		}
+		return a.option(d, option, args)
+	})
+}
+
+// eachOption calls set with the options of a block and their arguments, none of them twice.
+func eachOption(d *caddyfile.Dispenser, set func(option string, args []string) error) error {
 	d.Next()
 	if d.NextArg() {
 		return d.ArgErr()
@@ -64,13 +74,10 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 		seen[option] = true
 		args := d.RemainingArgs()
-		if len(args) == 0 || len(args) > 2 || len(args) == 2 && option != "queue" {
-			return d.ArgErr()
-		}
 		if d.NextBlock(nesting + 1) {
 			return d.Errf("%s takes no block", option)
 		}
-		if err := a.option(d, option, args); err != nil {
+		if err := set(option, args); err != nil {
 			return err
 		}
 	}
@@ -145,23 +152,9 @@ func duration(d *caddyfile.Dispenser, option, arg string, to *caddy.Duration, ze
 //		metrics    [<path>]    # serve metrics here too; default path /metrics
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next()
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	seen := map[string]bool{}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		option := d.Val()
-		if seen[option] {
-			return d.Errf("%s is given twice", option)
-		}
-		seen[option] = true
-		args := d.RemainingArgs()
+	return eachOption(d, func(option string, args []string) error {
 		if len(args) > 1 || len(args) == 0 && option != "metrics" {
 			return d.ArgErr()
-		}
-		if d.NextBlock(nesting + 1) {
-			return d.Errf("%s takes no block", option)
 		}
 		switch option {
 		case "transport":
@@ -170,9 +163,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.Errf("transport %q: choose %s or %s", h.Transport, transportLean, transportStd)
 			}
 		case "keep_alive":
-			if err := duration(d, option, args[0], &h.KeepAlive, false); err != nil {
-				return err
-			}
+			return duration(d, option, args[0], &h.KeepAlive, false)
 		case "metrics":
 			h.Metrics = "/metrics"
 			if len(args) == 1 {
@@ -184,8 +175,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		default:
 			return d.Errf("the directive assistant has no option %q", option)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // Interface guards
