@@ -129,7 +129,7 @@ func (a *Activator) Close(ctx context.Context) {
 func (a *Activator) Ready(in *lifecycle.Instance, run *lifecycle.Running) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.apply(event{kind: evReady, in: in, run: run, slots: run.Slots}, time.Now())
+	a.apply(event{kind: evReady, in: in, run: run}, time.Now())
 	a.metrics.started(in.Model.Name, run)
 	a.log.Info("instance ready", "model", in.Model.Name, "instance", in.ID(), "pid", run.PID,
 		"spawn", run.Spawned, "ready", run.Loaded)

@@ -133,7 +133,7 @@ func (w *world) turn() error {
 		if in, ok := pick(w, w.starting); ok {
 			w.starting = remove(w.starting, in)
 			w.up = append(w.up, in)
-			w.do(event{kind: evReady, in: in, run: &lifecycle.Running{}, slots: in.Model.Concurrency})
+			w.do(event{kind: evReady, in: in, run: &lifecycle.Running{Slots: in.Model.Concurrency}})
 		}
 	case n < 900:
 		if in, ok := pick(w, slices.SortedFunc(maps.Keys(w.stopping), byGen)); ok {
@@ -334,7 +334,7 @@ func (w *world) settle() error {
 			in := w.starting[0]
 			w.starting = w.starting[1:]
 			w.up = append(w.up, in)
-			w.do(event{kind: evReady, in: in, run: &lifecycle.Running{}, slots: in.Model.Concurrency})
+			w.do(event{kind: evReady, in: in, run: &lifecycle.Running{Slots: in.Model.Concurrency}})
 		case len(w.stopping) > 0:
 			w.exit(slices.SortedFunc(maps.Keys(w.stopping), byGen)[0], nil)
 		default:

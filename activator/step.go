@@ -46,10 +46,9 @@ type event struct {
 	kind  eventKind
 	w     *waiter             // arrive, cancel
 	key   string              // arrive, unload
-	in    *lifecycle.Instance // ready, exited, release, unreachable
+	in    *lifecycle.Instance // ready, dying, exited, release, unreachable
 	run   *lifecycle.Running  // ready
-	slots int                 // ready
-	err   error               // exited
+	err   error               // dying, exited
 	cat   *modeldir.Catalog   // catalog
 	set   *Settings           // settings
 	force bool                // unload: also with leases
@@ -234,7 +233,7 @@ func (s *state) ready(ev event, now time.Time) {
 		return // it was told to stop meanwhile
 	}
 	in.State, in.ReadyAt, in.IdleSince = lifecycle.Ready, now, now
-	in.Running, in.Slots = ev.run, ev.slots
+	in.Running, in.Slots = ev.run, ev.run.Slots
 	m := s.models[in.Model.Key]
 	m.readyAt = now
 	m.startTook = ewma(m.startTook, in.StartTook())

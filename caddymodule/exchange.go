@@ -323,11 +323,9 @@ func (x *exchange) sendJoined(run *lifecycle.Running, to upstream.Transport) err
 	header := x.w.Header()
 	for name, values := range res.Header {
 		switch name {
-		case requestIDHeader, "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Server", "Date", "Cache-Control":
+		case requestIDHeader, "Content-Length", "Cache-Control": // ours; the stream's
 		default:
-			if !strings.HasPrefix(name, "Access-Control-") {
-				header[name] = values
-			}
+			header[name] = values
 		}
 	}
 	header["Content-Length"] = []string{strconv.Itoa(len(whole))}
