@@ -18,6 +18,7 @@ import (
 const (
 	maxPort       = 65535
 	maxInt32      = math.MaxInt32 // engines keep counts of tokens in 32 bits
+	maxDevices    = 16            // accelerators of one machine; ggml's own bound
 	maxNameLength = 256           // bytes; OpenAI's ids are far shorter, paths used as names are not
 )
 
@@ -26,6 +27,7 @@ var (
 	kinds      = []string{string(Chat), string(Embedding), string(Rerank), string(Speech), string(Transcription)}
 	engines    = []string{EngineAuto, EngineLlamaServer, EngineWasmEdge, EngineCommand}
 	identities = []string{"", IdentityNone}
+	splitModes = []string{"", "none", "layer", "row"}
 )
 
 // placeholders are what commands and environments may name, in double braces.
@@ -74,6 +76,26 @@ func (c *checker) between(field string, v, least, most int) int {
 		c.failf(field, "%d is not in %d to %d", v, least, most)
 	}
 	return v
+}
+
+// shares checks the parts that devices get of a model. They need not add up to anything.
+func (c *checker) shares(field string, list []float64) []float64 {
+	sum := 0.0
+	for _, v := range list {
+		if !(v >= 0 && v <= math.MaxInt32) {
+			c.failf(field, "%v is no share: give numbers, 0 or more, such as [3, 1]", v)
+		}
+		sum += v
+	}
+	switch {
+	case len(list) == 0:
+		return nil
+	case len(list) > maxDevices:
+		c.failf(field, "has %d shares, more than the %d devices there can be", len(list), maxDevices)
+	case sum == 0:
+		c.failf(field, "gives no device a share: give one of them more than 0")
+	}
+	return list
 }
 
 func (c *checker) name(field, s string) string {

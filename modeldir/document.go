@@ -277,6 +277,9 @@ func describe(t reflect.Type) string {
 		if t.Elem().Kind() == reflect.String {
 			return "an array of strings"
 		}
+		if t.Elem().Kind() == reflect.Float64 {
+			return "an array of numbers"
+		}
 		return "an array of tables"
 	case reflect.Map, reflect.Struct:
 		return "a table"

@@ -22,6 +22,9 @@ type rawModel struct {
 	Env            map[string]string `toml:"env"`
 	NGPULayers     *int              `toml:"n_gpu_layers"`
 	Devices        []string          `toml:"devices"`
+	SplitMode      string            `toml:"split_mode"`
+	TensorSplit    []float64         `toml:"tensor_split"`
+	MainGPU        *int              `toml:"main_gpu"`
 	Command        []string          `toml:"command"`
 	StopCommand    []string          `toml:"stop_command"`
 	CleanupCommand []string          `toml:"cleanup_command"`
@@ -37,6 +40,8 @@ type rawModel struct {
 	Memory         any               `toml:"memory"`
 	Priority       int               `toml:"priority"`
 	Pinned         bool              `toml:"pinned"`
+	Preload        bool              `toml:"preload"`
+	KeepContext    bool              `toml:"keep_context"`
 	CancelByStream *bool             `toml:"cancel_by_stream"`
 }
 
@@ -105,6 +110,9 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 		Env:            c.env(r.Env),
 		NGPULayers:     r.NGPULayers,
 		Devices:        c.texts("devices", r.Devices),
+		SplitMode:      c.oneOf("split_mode", r.SplitMode, splitModes),
+		TensorSplit:    c.shares("tensor_split", r.TensorSplit),
+		MainGPU:        r.MainGPU,
 		Command:        c.argv("command", r.Command),
 		StopCommand:    c.argv("stop_command", r.StopCommand),
 		CleanupCommand: c.argv("cleanup_command", r.CleanupCommand),
@@ -117,12 +125,20 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 		Memory:         c.bytes("memory", r.Memory),
 		Priority:       c.between("priority", r.Priority, -maxInt32, maxInt32),
 		Pinned:         r.Pinned,
+		Preload:        r.Preload,
+		KeepContext:    r.KeepContext,
 		CancelByStream: r.CancelByStream,
 	}
 	m.Key = m.Name
 	m.Aliases = c.aliases(m.Name, r.Aliases)
 	if r.NGPULayers != nil {
 		c.between("n_gpu_layers", *r.NGPULayers, -1, maxInt32)
+	}
+	if r.MainGPU != nil {
+		c.between("main_gpu", *r.MainGPU, 0, maxDevices-1)
+	}
+	if len(r.TensorSplit) > 0 && len(r.Devices) > 0 && len(r.TensorSplit) != len(r.Devices) {
+		c.failf("tensor_split", "has %d shares for %d devices: give one for each", len(r.TensorSplit), len(r.Devices))
 	}
 	if r.IdleTimeout != nil {
 		m.IdleTimeout = new(c.duration("idle_timeout", r.IdleTimeout))
@@ -143,6 +159,9 @@ func (c *checker) engine(r *rawModel) string {
 		engine = EngineCommand
 	}
 	if engine == EngineCommand {
+		if r.KeepContext {
+			c.failf("keep_context", "only for engine = %q, but engine is %q: remove it", EngineLlamaServer, engine)
+		}
 		if len(r.Command) == 0 {
 			c.failf("command", `required by engine = "command": give the program and its arguments, such as ["my-server", "--port", "{{port}}"]`)
 		}

@@ -79,7 +79,12 @@ func TestParseModel(t *testing.T) {
 			aliases = ["x", "y"]
 			env = { A = "{{port}}" }
 			n_gpu_layers = -1
-			devices = ["CUDA0"]
+			devices = ["CUDA0", "CUDA1"]
+			split_mode = "row"
+			tensor_split = [3, 1.5]
+			main_gpu = 1
+			preload = true
+			keep_context = true
 			ready_path = "/health?full=1"
 			min_instances = 2
 			max_instances = 3
@@ -89,7 +94,8 @@ func TestParseModel(t *testing.T) {
 			pinned = true
 			cancel_by_stream = false`, Model{
 			ModelPath: below("a"), Kind: Embedding, Engine: EngineLlamaServer, CtxSize: 1, BatchSize: 2, Aliases: []string{"x", "y"},
-			Env: map[string]string{"A": "{{port}}"}, NGPULayers: new(-1), Devices: []string{"CUDA0"}, ReadyPath: "/health?full=1",
+			Env: map[string]string{"A": "{{port}}"}, NGPULayers: new(-1), Devices: []string{"CUDA0", "CUDA1"}, ReadyPath: "/health?full=1",
+			SplitMode: "row", TensorSplit: []float64{3, 1.5}, MainGPU: new(1), Preload: true, KeepContext: true,
 			MinInstances: 2, MaxInstances: 3, Concurrency: 4, Memory: 4 << 30, Priority: -5, Pinned: true, CancelByStream: new(false),
 		}},
 	}
@@ -168,6 +174,13 @@ func TestParseModelErrors(t *testing.T) {
 		{"port negative", ok + "port = -1", 2, 1, "port", "-1 is not in 0 to 65535"},
 		{"ctx_size", ok + "ctx_size = -1", 2, 1, "ctx_size", "not in 0 to"},
 		{"batch_size", ok + "batch_size = 3000000000", 2, 1, "batch_size", "not in 0 to 2147483647"},
+		{"split_mode", ok + "split_mode = 'column'", 2, 1, "split_mode", `none of "", "none", "layer", "row"`},
+		{"main_gpu", ok + "main_gpu = 16", 2, 1, "main_gpu", "not in 0 to 15"},
+		{"tensor_split of nothing", ok + "tensor_split = [0.0, 0]", 2, 1, "tensor_split", "gives no device a share"},
+		{"tensor_split negative", ok + "tensor_split = [1, -1]", 2, 1, "tensor_split", "-1 is no share"},
+		{"tensor_split of others", ok + "devices = ['a']\ntensor_split = [1, 1]", 3, 1, "tensor_split", "2 shares for 1 devices"},
+		{"string for numbers", ok + "tensor_split = 'a'", 2, 16, "tensor_split", "must be an array of numbers, not a string"},
+		{"keep_context of a command", "command = ['a']\nkeep_context = true", 2, 1, "keep_context", `only for engine = "llama-server"`},
 		{"n_gpu_layers", ok + "n_gpu_layers = -2", 2, 1, "n_gpu_layers", "not in -1 to"},
 		{"concurrency", ok + "concurrency = -2", 2, 1, "concurrency", "not in 0 to"},
 		{"min_instances", ok + "min_instances = -2", 2, 1, "min_instances", "not in 0 to"},

@@ -57,8 +57,11 @@ type Model struct {
 	Args           []string // appended to the engine's own arguments
 	Env            map[string]string
 	NGPULayers     *int
-	Devices        []string
-	Command        []string // argv of a command engine, placeholders unexpanded
+	Devices        []string  // the engine's names, or ids, of the devices to use; nil = placed where there is room
+	SplitMode      string    // how a model is spread over several devices: none, layer, row; "" = layer
+	TensorSplit    []float64 // shares of the devices; nil = by their free memory
+	MainGPU        *int      // index among the devices for what is not split; nil = the first
+	Command        []string  // argv of a command engine, placeholders unexpanded
 	StopCommand    []string
 	CleanupCommand []string
 	Upstream       string // where a command engine listens, if not on our port: host:port or unix//path
@@ -69,13 +72,18 @@ type Model struct {
 	StartTimeout time.Duration  // 0 = server default
 	StopTimeout  time.Duration  // 0 = DefaultStopTimeout
 
-	MinInstances int // kept warm; 0 = scale to zero
+	MinInstances int // kept running; 0 = scale to zero
 	MaxInstances int // 0 = 1
 	Concurrency  int // slots an instance has; 0 = the engine kind's default
 
 	Memory   int64 // bytes one instance needs; 0 = unknown
 	Priority int
 	Pinned   bool // never evicted to make room
+	Preload  bool // started when the server starts, in room that is free
+
+	// KeepContext saves what the engine has computed of its conversations when an
+	// instance stops, and gives it back to the next when one of them goes on.
+	KeepContext bool
 
 	// CancelByStream asks engines that do not notice a vanished client on a
 	// plain request to stream instead; nil = the engine kind's default.
@@ -94,9 +102,11 @@ func (m *Model) SameLaunch(o *Model) bool {
 		m.CtxSize == o.CtxSize && m.BatchSize == o.BatchSize &&
 		m.Engine == o.Engine && slices.Equal(m.Args, o.Args) && maps.Equal(m.Env, o.Env) &&
 		samePtr(m.NGPULayers, o.NGPULayers) && slices.Equal(m.Devices, o.Devices) &&
+		m.SplitMode == o.SplitMode && slices.Equal(m.TensorSplit, o.TensorSplit) && samePtr(m.MainGPU, o.MainGPU) &&
 		slices.Equal(m.Command, o.Command) && slices.Equal(m.StopCommand, o.StopCommand) &&
 		slices.Equal(m.CleanupCommand, o.CleanupCommand) && m.Upstream == o.Upstream &&
-		m.Identity == o.Identity && m.ReadyPath == o.ReadyPath && m.Concurrency == o.Concurrency
+		m.Identity == o.Identity && m.ReadyPath == o.ReadyPath && m.Concurrency == o.Concurrency &&
+		m.KeepContext == o.KeepContext
 }
 
 func samePtr[T comparable](a, b *T) bool {
