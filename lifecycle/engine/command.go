@@ -25,9 +25,10 @@ var command = Kind{
 		if _, err := program(argv[0]); err != nil {
 			return Plan{}, err
 		}
+		env, _ := environmentAt(m, at)
 		return Plan{
 			Argv:  append(argv, m.Args...),
-			Env:   environment(m, placeholders(m, at)),
+			Env:   env,
 			Slots: m.Concurrency,
 		}, nil
 	},

@@ -48,6 +48,9 @@ type Place struct {
 	Instance string // unique name of the instance, fit for a container's name
 	Socket   string // path of a unix socket; "" = use Port
 	Port     int    // on 127.0.0.1
+
+	// Offload says which devices the instance uses; nil = the engine decides, within what the model file says.
+	Offload *Offload
 }
 
 // Plan is a command to run.
@@ -138,6 +141,14 @@ func environment(m *modeldir.Model, fill *strings.Replacer) []string {
 	}
 	slices.Sort(env)
 	return env
+}
+
+// environmentAt is the model's own environment after that of the place: the model's wins.
+func environmentAt(m *modeldir.Model, at Place) (env, devices []string) {
+	if at.Offload != nil && !choosesDevices(m) {
+		env, devices = at.Offload.environment()
+	}
+	return append(env, environment(m, placeholders(m, at))...), devices
 }
 
 // placeholders fills in what a model's commands may ask for.

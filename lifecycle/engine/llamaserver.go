@@ -40,15 +40,15 @@ var llamaServer = Kind{
 		argv = appendInt(argv, "-c", m.CtxSize)
 		argv = appendInt(argv, "-b", m.BatchSize)
 		argv = appendInt(argv, "-np", m.Concurrency)
-		if m.NGPULayers != nil {
-			argv = append(argv, "-ngl", strconv.Itoa(*m.NGPULayers))
-		}
-		if len(m.Devices) > 0 {
-			argv = append(argv, "--device", strings.Join(m.Devices, ","))
+		env, devices := environmentAt(m, at)
+		if at.Offload != nil {
+			argv = append(argv, at.Offload.arguments(m, path, devices)...)
+		} else {
+			argv = append(argv, llamaOffload(m)...)
 		}
 		return Plan{
 			Argv:  append(argv, m.Args...),
-			Env:   environment(m, placeholders(m, at)),
+			Env:   env,
 			Slots: llamaSlots(m),
 		}, nil
 	},
@@ -65,6 +65,27 @@ func LlamaServerPath() (string, error) {
 		return "", &MissingError{What: "program", Path: name, Remedy: "install llama.cpp's server, or name it by LLAMA_SERVER=/path/llama-server"}
 	}
 	return path, nil
+}
+
+// llamaOffload is what the model file says about devices, where there is no plan.
+func llamaOffload(m *modeldir.Model) []string {
+	var argv []string
+	if m.NGPULayers != nil {
+		argv = append(argv, "-ngl", strconv.Itoa(*m.NGPULayers))
+	}
+	if len(m.Devices) > 0 {
+		argv = append(argv, "--device", strings.Join(m.Devices, ","))
+	}
+	if m.SplitMode != "" {
+		argv = append(argv, "-sm", m.SplitMode)
+	}
+	if len(m.TensorSplit) > 0 {
+		argv = append(argv, "-ts", joinFloats(m.TensorSplit))
+	}
+	if m.MainGPU != nil {
+		argv = append(argv, "-mg", strconv.Itoa(*m.MainGPU))
+	}
+	return argv
 }
 
 func llamaKindArgs(kind modeldir.Kind) ([]string, error) {
