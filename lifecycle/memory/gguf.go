@@ -1,0 +1,334 @@
+package memory
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Bounds on what a header may hold: far above any real model's, and low enough that a damaged or hostile file costs neither
+// memory nor time. Vocabularies have up to 260,000 entries, models up to some thousand tensors.
+const (
+	maxPairs   = 1 << 16
+	maxTensors = 1 << 20
+	maxString  = 1 << 24 // bytes; chat templates have some thousand
+	maxItems   = 1 << 24 // of an array
+	keptItems  = 1 << 12 // of an array of numbers that is kept: one per layer
+)
+
+var errGGUF = errors.New("not a GGUF file, or a damaged one")
+
+// header is what a GGUF file says of itself (ggml/docs/gguf.md): numbers, and arrays of a number a layer, by key; names and
+// sizes of tensors.
+type header struct {
+	arch    string
+	numbers map[string]float64
+	arrays  map[string][]float64
+	tensors []tensor
+	count   int // of files the model is split over; 1 = whole
+	vocab   int // entries
+}
+
+type tensor struct {
+	name  string
+	bytes int64
+}
+
+// readHeaders reads the headers of the model at path and of its further parts (NAME-00001-of-0000N.gguf).
+func readHeaders(path string) (*header, error) {
+	h, err := readHeader(path)
+	if err != nil {
+		return nil, err
+	}
+	if h.count <= 1 {
+		return h, nil
+	}
+	for i := 2; i <= h.count; i++ {
+		part, ok := partPath(path, i, h.count)
+		if !ok {
+			return nil, fmt.Errorf("%s is the first of %d files, but is not named …-00001-of-%05d.gguf", path, h.count, h.count)
+		}
+		more, err := readHeader(part)
+		if err != nil {
+			return nil, err
+		}
+		h.tensors = append(h.tensors, more.tensors...)
+	}
+	return h, nil
+}
+
+// partPath is the path of the i-th of n files, as llama.cpp names them (llama_split_path).
+func partPath(first string, i, n int) (string, bool) {
+	stem, ok := strings.CutSuffix(first, fmt.Sprintf("-00001-of-%05d.gguf", n))
+	return fmt.Sprintf("%s-%05d-of-%05d.gguf", stem, i, n), ok
+}
+
+func readHeader(path string) (*header, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	h, err := parseHeader(bufio.NewReaderSize(f, 1<<16), info.Size())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return h, nil
+}
+
+// parser reads a header; the first failure stays.
+type parser struct {
+	r    *bufio.Reader
+	left int64 // bytes of the file not read yet
+	err  error
+}
+
+func parseHeader(r *bufio.Reader, size int64) (*header, error) {
+	p := &parser{r: r, left: size}
+	magic, version := p.u32(), p.u32()
+	tensors, pairs := p.u64(), p.u64()
+	if p.err != nil || magic != 0x46554747 || version < 2 || version > 3 || tensors > maxTensors || pairs > maxPairs {
+		return nil, errGGUF
+	}
+	h := &header{numbers: map[string]float64{}, arrays: map[string][]float64{}, count: 1}
+	for range pairs {
+		p.pair(h)
+		if p.err != nil {
+			return nil, errGGUF
+		}
+	}
+	if n := h.numbers["split.count"]; n >= 1 && n < 100000 {
+		h.count = int(n)
+	}
+	p.tensors(h, int(tensors), size) //nolint:gosec // bounded above
+	if p.err != nil {
+		return nil, errGGUF
+	}
+	return h, nil
+}
+
+// The types of values.
+const (
+	typeU8 = iota
+	typeI8
+	typeU16
+	typeI16
+	typeU32
+	typeI32
+	typeF32
+	typeBool
+	typeString
+	typeArray
+	typeU64
+	typeI64
+	typeF64
+)
+
+func (p *parser) pair(h *header) {
+	key := p.text()
+	switch kind := p.u32(); kind {
+	case typeString:
+		s := p.text()
+		if key == "general.architecture" {
+			h.arch = s
+		}
+	case typeArray:
+		p.array(h, key)
+	default:
+		h.numbers[key] = p.number(kind)
+	}
+}
+
+// array keeps short arrays of numbers and passes over the rest, vocabularies above all.
+func (p *parser) array(h *header, key string) {
+	kind, n := p.u32(), p.u64()
+	if n > maxItems || kind == typeArray {
+		p.err = errGGUF
+		return
+	}
+	if key == "tokenizer.ggml.tokens" {
+		h.vocab = int(n) //nolint:gosec // bounded above
+	}
+	if kind == typeString {
+		for range n {
+			p.skip(p.u64())
+			if p.err != nil {
+				return
+			}
+		}
+		return
+	}
+	if n > keptItems {
+		p.skip(n * width(kind))
+		return
+	}
+	items := make([]float64, 0, n)
+	for range n {
+		items = append(items, p.number(kind))
+	}
+	h.arrays[key] = items
+}
+
+// tensors reads the list of tensors. A tensor is as long as it is to the next one, or to the end of
+// the file: that needs no table of types, and holds for types that are yet to come.
+func (p *parser) tensors(h *header, n int, size int64) {
+	type place struct {
+		name   string
+		offset uint64
+	}
+	var places []place
+	for range n {
+		at := place{name: p.text()}
+		dimensions := p.u32()
+		if dimensions > 8 {
+			p.err = errGGUF
+			return
+		}
+		for range dimensions {
+			p.u64()
+		}
+		p.u32() // type
+		at.offset = p.u64()
+		if p.err != nil {
+			return
+		}
+		places = append(places, at)
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		switch {
+		case a.offset < b.offset:
+			return -1
+		case a.offset > b.offset:
+			return 1
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	data := size - p.left // where the tensors' data begins, less the padding
+	end := uint64(max(0, size-data))
+	for i := len(places) - 1; i >= 0; i-- {
+		at := places[i]
+		if at.offset > end {
+			p.err = errGGUF // it lies beyond the file: a download that was cut off
+			return
+		}
+		h.tensors = append(h.tensors, tensor{at.name, int64(end - at.offset)}) //nolint:gosec // within the file
+		end = at.offset
+	}
+}
+
+func width(kind uint32) uint64 {
+	switch kind {
+	case typeU8, typeI8, typeBool:
+		return 1
+	case typeU16, typeI16:
+		return 2
+	case typeU32, typeI32, typeF32:
+		return 4
+	default:
+		return 8
+	}
+}
+
+func (p *parser) number(kind uint32) float64 {
+	switch kind {
+	case typeU8, typeBool:
+		return float64(p.bytes(1)[0])
+	case typeI8:
+		return float64(int8(p.bytes(1)[0])) //nolint:gosec // its bits
+	case typeU16:
+		return float64(binary.LittleEndian.Uint16(p.bytes(2)))
+	case typeI16:
+		return float64(int16(binary.LittleEndian.Uint16(p.bytes(2)))) //nolint:gosec // its bits
+	case typeU32:
+		return float64(p.u32())
+	case typeI32:
+		return float64(int32(p.u32())) //nolint:gosec // its bits
+	case typeF32:
+		return float64(math.Float32frombits(p.u32()))
+	case typeU64:
+		return float64(p.u64())
+	case typeI64:
+		return float64(int64(p.u64())) //nolint:gosec // its bits
+	case typeF64:
+		return math.Float64frombits(p.u64())
+	default:
+		p.err = errGGUF
+		return 0
+	}
+}
+
+func (p *parser) u32() uint32 { return binary.LittleEndian.Uint32(p.bytes(4)) }
+func (p *parser) u64() uint64 { return binary.LittleEndian.Uint64(p.bytes(8)) }
+
+// bytes reads up to 8 bytes; zeros after a failure.
+func (p *parser) bytes(n int) []byte {
+	b := make([]byte, 8)
+	if p.err != nil {
+		return b
+	}
+	_, p.err = io.ReadFull(p.r, b[:n])
+	p.left -= int64(n)
+	return b
+}
+
+func (p *parser) text() string {
+	n := p.u64()
+	if p.err != nil || n > maxString || int64(n) > p.left {
+		p.err = errGGUF
+		return ""
+	}
+	b := make([]byte, n)
+	_, p.err = io.ReadFull(p.r, b)
+	p.left -= int64(n)
+	return string(b)
+}
+
+func (p *parser) skip(n uint64) {
+	if p.err != nil || n > math.MaxInt32 || int64(n) > p.left {
+		p.err = errGGUF
+		return
+	}
+	_, p.err = p.r.Discard(int(n)) //nolint:gosec // checked
+	p.left -= int64(n)
+}
+
+// number returns the architecture's number under a key such as "block_count", or fallback. It is never negative.
+func (h *header) number(key string, fallback float64) float64 {
+	if n, ok := h.numbers[h.arch+"."+key]; ok && n >= 0 && n < 1<<40 {
+		return n
+	}
+	return fallback
+}
+
+// layer returns the number of layer i under a key that has one for all layers or one for each.
+func (h *header) layer(key string, i int, fallback float64) float64 {
+	if items, ok := h.arrays[h.arch+"."+key]; ok {
+		if i < len(items) && items[i] >= 0 && items[i] < 1<<40 {
+			return items[i]
+		}
+		return fallback
+	}
+	return h.number(key, fallback)
+}
+
+// blockOf returns the number of the block a tensor is of, as in "blk.12.attn_q.weight".
+func blockOf(name string) (int, bool) {
+	rest, ok := strings.CutPrefix(name, "blk.")
+	if !ok {
+		return 0, false
+	}
+	number, _, _ := strings.Cut(rest, ".")
+	i, err := strconv.Atoi(number)
+	return i, err == nil && i >= 0
+}
