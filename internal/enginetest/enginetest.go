@@ -63,6 +63,9 @@ func Command(flags ...string) []string {
 // Main runs the fake engine with args, the program's name not among them, and
 // returns its exit status.
 func Main(args []string) int {
+	if len(args) > 0 && args[0] == "nvidia-smi" {
+		return nvidiaSMI(args[1:])
+	}
 	o, err := parse(append(strings.Fields(os.Getenv(EnvArgs)), args...))
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -70,6 +73,9 @@ func Main(args []string) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		return 1
+	}
+	if o.List {
+		return listDevices(o)
 	}
 	return run(o)
 }

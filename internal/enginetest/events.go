@@ -18,6 +18,8 @@ const (
 	EventCancel = "cancel" // its client left and it was given up
 	EventTerm   = "term"   // a SIGTERM or SIGINT has arrived
 	EventStop   = "stop"   // the process is about to exit by itself
+	EventNoRoom = "noroom" // a device has not the memory it needs: it ends
+	EventSlow   = "slow"   // it fitted itself to less than all its layers
 )
 
 // Event is one line of the file named by --events. Engines that share a file

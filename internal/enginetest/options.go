@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -38,6 +39,17 @@ type Options struct {
 	AnswerDelay time.Duration // --answer-delay: before the first byte
 	NoCancel    bool          // --no-cancel: a non-streaming request goes on after its client left, as with llama-server
 	Echo        bool          // --echo: every API POST is answered with what came in, see [Echo]
+
+	// Devices. Without a directory the engine has none. See [NewGPUs].
+	GPUDir       string // --gpu-dir
+	GPUMemory    int64  // --gpu-memory: MiB to hold with all layers on devices, divided by -ts, else evenly
+	GPULayers    int    // --gpu-all: the number of layers at which all of it is held; 0 = whatever -ngl says above 0
+	GPULoadExtra int64  // --gpu-load-extra: MiB more on each device while it loads
+	Layers       string // -ngl, --n-gpu-layers; "" = auto: the engine fits itself to what is free, and is slow if that is less
+	Device       string // -dev, --device: names, comma separated; none; "" = all that are visible
+	TensorSplit  string // -ts, --tensor-split
+	Fit          string // -fit, --fit: off = do as told or fail
+	List         bool   // --list-devices: print them and end
 
 	// Ending.
 	IgnoreTerm     int           // --ignore-term: how many SIGTERMs to ignore; -1 = all
@@ -80,8 +92,18 @@ func parse(args []string) (Options, error) {
 	names(func(n string) { fs.BoolVar(&o.Embeddings, n, false, "") }, "embeddings", "embedding")
 	fs.BoolVar(&o.Metrics, "metrics", false, "")
 	names(func(n string) { fs.String(n, "", "") }, "b", "batch-size", "ub", "ubatch-size", "t", "threads",
-		"ngl", "n-gpu-layers", "dev", "device", "pooling", "mmproj", "chat-template", "slot-save-path")
+		"sm", "split-mode", "mg", "main-gpu", "pooling", "mmproj", "chat-template", "slot-save-path")
 	names(func(n string) { fs.Bool(n, false, "") }, "offline", "no-webui", "jinja", "no-warmup", "reranking", "rerank")
+
+	fs.StringVar(&o.GPUDir, "gpu-dir", "", "")
+	fs.Int64Var(&o.GPUMemory, "gpu-memory", 0, "")
+	fs.IntVar(&o.GPULayers, "gpu-all", 0, "")
+	fs.Int64Var(&o.GPULoadExtra, "gpu-load-extra", 0, "")
+	names(func(n string) { fs.StringVar(&o.Layers, n, "", "") }, "ngl", "gpu-layers", "n-gpu-layers")
+	names(func(n string) { fs.StringVar(&o.Device, n, "", "") }, "dev", "device")
+	names(func(n string) { fs.StringVar(&o.TensorSplit, n, "", "") }, "ts", "tensor-split")
+	names(func(n string) { fs.StringVar(&o.Fit, n, "on", "") }, "fit")
+	fs.BoolVar(&o.List, "list-devices", false, "")
 
 	fs.DurationVar(&o.StartDelay, "start-delay", 0, "")
 	fs.StringVar(&o.Ready, "ready", "refuse", "")
@@ -111,6 +133,9 @@ func parse(args []string) (Options, error) {
 		args = known(fs, args)
 	}
 	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fs.VisitAll(func(f *flag.Flag) { fmt.Printf("--%s N\n", f.Name) })
+		}
 		return o, err
 	}
 	return o, o.check(fs.Args())

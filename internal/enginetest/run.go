@@ -80,7 +80,9 @@ func fail(err error) int {
 func serve(o Options, events *eventLog) error {
 	s := newServer(o, events)
 	if o.Ready == "refuse" {
-		time.Sleep(o.StartDelay)
+		if err := s.load(); err != nil {
+			return err
+		}
 	}
 	l, err := listen(o)
 	if err != nil {
@@ -94,7 +96,12 @@ func serve(o Options, events *eventLog) error {
 	if o.Ready == "refuse" {
 		ready()
 	} else {
-		time.AfterFunc(o.StartDelay, ready)
+		go func() {
+			if err := s.load(); err != nil {
+				os.Exit(fail(err))
+			}
+			ready()
+		}()
 	}
 	fmt.Fprintf(os.Stderr, "main: server is listening on %s\n", address(l))
 	return (&http.Server{Handler: s}).Serve(l)
