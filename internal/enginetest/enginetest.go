@@ -71,5 +71,9 @@ func Main(args []string) int {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		return 1
 	}
+	if o.Version {
+		fmt.Fprintln(os.Stderr, "version: 0.7.0 (build 11669, commit fake)")
+		return 0
+	}
 	return run(o)
 }
