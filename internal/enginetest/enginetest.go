@@ -77,5 +77,9 @@ func Main(args []string) int {
 	if o.List {
 		return listDevices(o)
 	}
+	if o.Version {
+		fmt.Fprintln(os.Stderr, "version: 0.7.0 (build 11669, commit fake)")
+		return 0
+	}
 	return run(o)
 }

@@ -23,6 +23,9 @@ type Options struct {
 	Slots      int    // -np, --parallel, --slots: requests served at a time, the others wait; 0 or less = unlimited
 	Embeddings bool   // --embeddings: without it /v1/embeddings is 501
 	Metrics    bool   // --metrics: without it /metrics is 501
+	SlotDir    string // --slot-save-path: slots then hold what they computed, and can be saved and restored; see kv
+
+	Version bool // --version: say the build and end
 
 	// Starting.
 	StartDelay time.Duration // --start-delay
@@ -36,6 +39,7 @@ type Options struct {
 	// Answering.
 	Tokens      int           // --tokens: how many an answer has unless max_tokens is less; default 200
 	TokenDelay  time.Duration // --token-delay: before each token
+	PromptDelay time.Duration // --prompt-delay: for each token of the prompt that the slot does not hold
 	AnswerDelay time.Duration // --answer-delay: before the first byte
 	NoCancel    bool          // --no-cancel: a non-streaming request goes on after its client left, as with llama-server
 	Echo        bool          // --echo: every API POST is answered with what came in, see [Echo]
@@ -91,8 +95,10 @@ func parse(args []string) (Options, error) {
 	names(func(n string) { fs.IntVar(&o.Slots, n, 0, "") }, "np", "parallel", "slots")
 	names(func(n string) { fs.BoolVar(&o.Embeddings, n, false, "") }, "embeddings", "embedding")
 	fs.BoolVar(&o.Metrics, "metrics", false, "")
+	fs.StringVar(&o.SlotDir, "slot-save-path", "", "")
+	fs.BoolVar(&o.Version, "version", false, "")
 	names(func(n string) { fs.String(n, "", "") }, "b", "batch-size", "ub", "ubatch-size", "t", "threads",
-		"sm", "split-mode", "mg", "main-gpu", "pooling", "mmproj", "chat-template", "slot-save-path")
+		"sm", "split-mode", "mg", "main-gpu", "pooling", "mmproj", "chat-template")
 	names(func(n string) { fs.Bool(n, false, "") }, "offline", "no-webui", "jinja", "no-warmup", "reranking", "rerank")
 
 	fs.StringVar(&o.GPUDir, "gpu-dir", "", "")
@@ -116,6 +122,7 @@ func parse(args []string) (Options, error) {
 
 	fs.IntVar(&o.Tokens, "tokens", 200, "")
 	fs.DurationVar(&o.TokenDelay, "token-delay", 0, "")
+	fs.DurationVar(&o.PromptDelay, "prompt-delay", 0, "")
 	fs.DurationVar(&o.AnswerDelay, "answer-delay", 0, "")
 	fs.BoolVar(&o.NoCancel, "no-cancel", false, "")
 	fs.BoolVar(&o.Echo, "echo", false, "")
@@ -137,6 +144,9 @@ func parse(args []string) (Options, error) {
 			fs.VisitAll(func(f *flag.Flag) { fmt.Printf("--%s N\n", f.Name) })
 		}
 		return o, err
+	}
+	if o.SlotDir != "" && o.Slots <= 0 {
+		o.Slots = 4 // llama-server's own default
 	}
 	return o, o.check(fs.Args())
 }

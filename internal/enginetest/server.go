@@ -37,6 +37,7 @@ type server struct {
 	pid      string
 	ready    chan struct{} // closed when the start delay is over
 	slots    chan struct{} // nil = unlimited
+	kv       *kv           // nil without --slot-save-path
 	requests atomic.Int64
 	busy     atomic.Int64
 	waiting  atomic.Int64
@@ -50,6 +51,12 @@ func newServer(o Options, events *eventLog) *server {
 	if o.Slots > 0 {
 		s.slots = make(chan struct{}, o.Slots)
 	}
+	if o.SlotDir != "" {
+		s.kv = newKV(o)
+		s.mux.HandleFunc("POST /slots/{id}", s.kv.act)
+	}
+	s.mux.HandleFunc("POST /apply-template", applyTemplate)
+	s.mux.HandleFunc("POST /tokenize", tokenize)
 	for _, p := range []string{"/health", "/v1/health"} {
 		s.mux.HandleFunc("GET "+p, s.health)
 	}
@@ -118,6 +125,10 @@ func (s *server) listSlots(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusServiceUnavailable, "unavailable_error", "no slot available")
 		return
 	}
+	if s.kv != nil {
+		send(w, s.kv.list(s.o.Ctx/total))
+		return
+	}
 	list := make([]any, total)
 	for i := range list {
 		list[i] = map[string]any{"id": i, "n_ctx": s.o.Ctx / total, "is_processing": i < busy}
@@ -163,7 +174,7 @@ func (s *server) post(w http.ResponseWriter, r *http.Request) {
 		if s.o.NoCancel && !req.Stream {
 			ctx = context.WithoutCancel(ctx)
 		}
-		if done.Tokens, err = s.answer(ctx, w, r.URL.Path, req, id, body.Len()); err != nil {
+		if done.Tokens, err = s.answer(ctx, w, r.URL.Path, req, id, body.Bytes()); err != nil {
 			done.Name = EventCancel
 		}
 	}
@@ -172,7 +183,7 @@ func (s *server) post(w http.ResponseWriter, r *http.Request) {
 
 // answer takes a slot and generates. It returns the tokens generated, and an
 // error if the client left before the end.
-func (s *server) answer(ctx context.Context, w http.ResponseWriter, path string, req request, id int64, bodyLen int) (tokens int, err error) {
+func (s *server) answer(ctx context.Context, w http.ResponseWriter, path string, req request, id int64, body []byte) (tokens int, err error) {
 	if err := s.take(ctx); err != nil {
 		return 0, err
 	}
@@ -188,7 +199,14 @@ func (s *server) answer(ctx context.Context, w http.ResponseWriter, path string,
 		s.embed(w, req, model)
 		return 0, nil
 	}
-	a := newAnswer(path == "/v1/chat/completions" || path == "/chat/completions", req, model, id, bodyLen, s.o.Tokens)
+	a := newAnswer(path == "/v1/chat/completions" || path == "/chat/completions", req, model, id, len(body), s.o.Tokens)
+	if s.kv != nil {
+		slot := s.kv.begin(promptOf(path, body), &a)
+		defer func() { s.kv.end(slot, tokens) }()
+		if err := pause(ctx, time.Duration(a.prompt-a.cached)*s.o.PromptDelay); err != nil {
+			return 0, err
+		}
+	}
 	if req.Stream {
 		return s.stream(ctx, w, &a, req.StreamOptions.IncludeUsage)
 	}

@@ -18,6 +18,8 @@ type answer struct {
 	tokens  int    // content tokens; the text is " 1 2 3 …"
 	finish  string // stop or length
 	prompt  int    // prompt tokens
+	cached  int    // of these, how many the slot held
+	garbled int    // added to the numbers of the text, if what the slot held was not what it should have been
 }
 
 // newAnswer decides how long the answer to r is. As with llama-server, asking
@@ -67,16 +69,16 @@ func (a *answer) tail(b []byte, object string, usage bool) []byte {
 
 func (a *answer) usage(b []byte) []byte {
 	n := a.predicted()
-	return fmt.Appendf(b, `,"usage":{"completion_tokens":%d,"prompt_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":0}}`,
-		n, a.prompt, n+a.prompt)
+	return fmt.Appendf(b, `,"usage":{"completion_tokens":%d,"prompt_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":%d}}`,
+		n, a.prompt, n+a.prompt, a.cached)
 }
 
 // timings are those of an engine that needs 1 ms a token and 0.1 ms a prompt
 // token, whatever the clock says, so that two answers to one request compare equal.
 func (a *answer) timings(b []byte) []byte {
 	n := a.predicted()
-	return fmt.Appendf(b, `,"timings":{"cache_n":0,"prompt_n":%d,"prompt_ms":%.1f,"prompt_per_token_ms":0.1,"prompt_per_second":10000.0,"predicted_n":%d,"predicted_ms":%d.0,"predicted_per_token_ms":1.0,"predicted_per_second":1000.0}`,
-		a.prompt, float64(a.prompt)/10, n, n)
+	return fmt.Appendf(b, `,"timings":{"cache_n":%d,"prompt_n":%d,"prompt_ms":%.1f,"prompt_per_token_ms":0.1,"prompt_per_second":10000.0,"predicted_n":%d,"predicted_ms":%d.0,"predicted_per_token_ms":1.0,"predicted_per_second":1000.0}`,
+		a.cached, a.prompt-a.cached, float64(a.prompt-a.cached)/10, n, n)
 }
 
 // plain is the answer to a request that does not stream.
@@ -89,7 +91,7 @@ func (a *answer) plain() []byte {
 	}
 	for i := range a.tokens {
 		b = append(b, ' ')
-		b = strconv.AppendInt(b, int64(i+1), 10)
+		b = strconv.AppendInt(b, int64(i+1+a.garbled), 10)
 	}
 	if a.chat {
 		b = append(b, `"}}],`...)
@@ -110,11 +112,11 @@ func (a *answer) role(b []byte) []byte {
 func (a *answer) token(b []byte, n int) []byte {
 	if a.chat {
 		b = append(b, `data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":" `...)
-		b = strconv.AppendInt(b, int64(n), 10)
+		b = strconv.AppendInt(b, int64(n+a.garbled), 10)
 		b = append(b, `"}}],`...)
 	} else {
 		b = append(b, `data: {"choices":[{"text":" `...)
-		b = strconv.AppendInt(b, int64(n), 10)
+		b = strconv.AppendInt(b, int64(n+a.garbled), 10)
 		b = append(b, `","index":0,"logprobs":null,"finish_reason":null}],`...)
 	}
 	return append(a.tail(b, a.object(".chunk"), false), "}\n\n"...)

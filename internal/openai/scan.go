@@ -15,6 +15,8 @@ type Request struct {
 	Stream            bool
 	StreamSpan        [2]int
 	StreamOptionsSpan [2]int
+	MessagesSpan      [2]int // of a chat
+	PromptSpan        [2]int // of a text completion
 
 	first     int  // offset of the first field's name, or of the closing brace
 	unusual   bool // a field gives the answer a shape that Join does not know
@@ -78,8 +80,10 @@ func (r *Request) field(s *scanner, key []byte, from, to int) error {
 	case "stream_options":
 		r.StreamOptionsSpan = [2]int{from, to}
 	case "messages":
+		r.MessagesSpan = [2]int{from, to}
 		r.continues = s.assistant
 	case "prompt":
+		r.PromptSpan = [2]int{from, to}
 		r.unusual = r.unusual || value[0] != '"' // a list of prompts is a list of choices
 	case "n", "n_cmpl", "best_of":
 		r.unusual = r.unusual || string(value) != "1" && string(value) != "null"

@@ -2,7 +2,8 @@ package openai
 
 import (
 	"bytes"
-	"strconv"
+	"slices"
+	"time"
 )
 
 // How much of an answer UsageTap keeps, in bytes. Chat and text answers state their usage in the end, behind which
@@ -45,15 +46,55 @@ func (t *UsageTap) Write(p []byte) (int, error) {
 
 // Tokens returns the counts that the answer stated, ok if it did.
 func (t *UsageTap) Tokens() (prompt, completion int, ok bool) {
-	end := t.tail[:min(t.n, usageTail)]
-	if t.n > usageTail {
-		at := t.n % usageTail
-		end = append(append(make([]byte, 0, usageTail), t.tail[at:]...), t.tail[:at]...)
-	}
-	if prompt, completion, ok = findUsage(end); ok {
+	if prompt, completion, ok = findUsage(t.end()); ok {
 		return prompt, completion, true
 	}
 	return findUsage(t.head)
+}
+
+// Reuse is what an engine did about a request's prompt.
+type Reuse struct {
+	Cached   int           // tokens that it had computed before
+	Computed int           // tokens that it computed for this request
+	Took     time.Duration // to compute them; 0 if it does not say
+}
+
+// Reuse returns what the answer said about its prompt, ok if it did. llama-server says it in its "timings", which are
+// exact; other engines that say it do so by the cached tokens among the usage.
+func (t *UsageTap) Reuse() (r Reuse, ok bool) {
+	end := t.end()
+	if at := bytes.LastIndex(end, []byte(`"timings"`)); at >= 0 {
+		timings := end[at:]
+		cached, hasCached := count(timings, `"cache_n"`)
+		computed, hasComputed := count(timings, `"prompt_n"`)
+		if hasCached && hasComputed {
+			return Reuse{Cached: cached, Computed: computed, Took: milliseconds(timings, `"prompt_ms"`)}, true
+		}
+	}
+	at := bytes.LastIndex(end, []byte(`"prompt_tokens_details"`))
+	if at < 0 {
+		return Reuse{}, false
+	}
+	cached, hasCached := count(end[at:], `"cached_tokens"`)
+	prompt, _, hasPrompt := findUsage(end)
+	if !hasCached || !hasPrompt || cached > prompt {
+		return Reuse{}, false
+	}
+	return Reuse{Cached: cached, Computed: prompt - cached}, true
+}
+
+// end returns the last usageTail bytes of the answer in their order. It turns the ring round in place, so that it
+// begins with the oldest byte.
+func (t *UsageTap) end() []byte {
+	if t.n <= usageTail {
+		return t.tail[:t.n]
+	}
+	at := t.n % usageTail
+	slices.Reverse(t.tail[:at])
+	slices.Reverse(t.tail[at:])
+	slices.Reverse(t.tail[:])
+	t.n = usageTail
+	return t.tail[:]
 }
 
 // findUsage looks for the last usage object. Text that a model wrote can't be taken for one: quotes in it are
@@ -78,17 +119,48 @@ func findUsage(b []byte) (prompt, completion int, ok bool) {
 	}
 }
 
-// count finds a number by its field's name.
+// count finds a whole number by its field's name.
 func count(b []byte, name string) (int, bool) {
+	n, _, ok := digits(after(b, name))
+	return n, ok
+}
+
+// milliseconds finds a duration by its field's name; 0 if there is none. Less than a microsecond is cut off.
+func milliseconds(b []byte, name string) time.Duration {
+	whole, rest, ok := digits(after(b, name))
+	if !ok {
+		return 0
+	}
+	took := time.Duration(whole) * time.Millisecond
+	if len(rest) > 0 && rest[0] == '.' {
+		part, unit := rest[1:], 100*time.Microsecond
+		for i := 0; i < min(3, len(part)) && '0' <= part[i] && part[i] <= '9'; i++ {
+			took += time.Duration(part[i]-'0') * unit
+			unit /= 10
+		}
+	}
+	return took
+}
+
+// after returns what follows a field's name and its colon; nil without that field.
+func after(b []byte, name string) []byte {
 	at := bytes.Index(b, []byte(name))
 	if at < 0 {
-		return 0, false
+		return nil
 	}
-	b = bytes.TrimLeft(b[at+len(name):], ": \n\t\r")
-	digits := 0
-	for digits < len(b) && '0' <= b[digits] && b[digits] <= '9' {
-		digits++
+	return bytes.TrimLeft(b[at+len(name):], ": \n\t\r")
+}
+
+// maxCount is more than any count of tokens or milliseconds, and far from an overflow.
+const maxCount = 1 << 40
+
+// digits reads a number without a sign, and returns what follows it.
+func digits(b []byte) (n int, rest []byte, ok bool) {
+	i := 0
+	for ; i < len(b) && '0' <= b[i] && b[i] <= '9'; i++ {
+		if n = 10*n + int(b[i]-'0'); n > maxCount {
+			return 0, nil, false
+		}
 	}
-	n, err := strconv.Atoi(string(b[:digits]))
-	return n, err == nil
+	return n, b[i:], i > 0
 }

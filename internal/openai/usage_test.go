@@ -1,8 +1,10 @@
 package openai
 
 import (
+	"bytes"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestUsageTap(t *testing.T) {
@@ -55,5 +57,65 @@ func BenchmarkUsageTap(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_, _ = tap.Write(chunk)
+	}
+}
+
+func TestReuse(t *testing.T) {
+	all := recordings(t)
+	for _, tt := range []struct {
+		name   string
+		answer string
+		want   Reuse
+		ok     bool
+	}{
+		{"nothing", "", Reuse{}, false},
+		{"chat", string(all["chat_smol"].plain), Reuse{0, 37, 0}, true},
+		{"chat stream", string(all["chat_smol"].stream), Reuse{0, 37, 0}, true},
+		{"completion stream", string(all["completion_tiny"].stream), Reuse{0, 10, 0}, true},
+		{"hot", `{"usage":{"prompt_tokens":238},"timings":{"cache_n":224,"prompt_n":14,"prompt_ms":3463.4567}}`, Reuse{224, 14, 3463456 * time.Microsecond}, true},
+		{"each token's", `data: {"timings":{"cache_n":1,"prompt_n":1}}` + "\n\n" + `data: {"timings" : { "prompt_n" : 3 , "cache_n" : 2 } }`, Reuse{2, 3, 0}, true},
+		{"by usage", `{"usage":{"prompt_tokens":10,"prompt_tokens_details":{"cached_tokens":4}}}`, Reuse{4, 6, 0}, true},
+		{"by usage, no timings", `{"timings":null,"usage":{"prompt_tokens":10,"prompt_tokens_details":{"cached_tokens":4}}}`, Reuse{4, 6, 0}, true},
+		{"more than all", `{"usage":{"prompt_tokens":1,"prompt_tokens_details":{"cached_tokens":4}}}`, Reuse{}, false},
+		{"huge", `{"timings":{"cache_n":99999999999999999999999,"prompt_n":1}}`, Reuse{}, false},
+		{"the model writes of it", `{"choices":[{"text":"\"timings\":{\"cache_n\":1,\"prompt_n\":2}"}]}`, Reuse{}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, size := range []int{1, 7, 4096, 1 << 20} {
+				var tap UsageTap
+				for rest := tt.answer; rest != ""; {
+					n := min(size, len(rest))
+					tap.Write([]byte(rest[:n]))
+					rest = rest[n:]
+				}
+				got, ok := tap.Reuse()
+				if tt.want.Took == 0 && got.Took > 0 && !strings.Contains(tt.name, "hot") {
+					got.Took = 0 // recorded: as long as it took that day
+				}
+				if got != tt.want || ok != tt.ok {
+					t.Errorf("in pieces of %d: got %+v %v, want %+v %v", size, got, ok, tt.want, tt.ok)
+				}
+				if again, _ := tap.Reuse(); again.Cached != tt.want.Cached || again.Computed != tt.want.Computed {
+					t.Errorf("in pieces of %d: asked again, got %+v", size, again)
+				}
+			}
+		})
+	}
+}
+
+// What is asked at the end of every answer allocates nothing, however long the answer was.
+func TestUsageTapAllocatesNothing(t *testing.T) {
+	answer := append(bytes.Repeat([]byte("x"), 3*usageTail+11), recordings(t)["chat_smol"].plain...)
+	var tap UsageTap
+	tap.Write(answer)
+	if n := testing.AllocsPerRun(100, func() {
+		tap.Reset()
+		tap.Write(answer)
+		tap.Tokens()
+		if r, ok := tap.Reuse(); !ok || r.Computed != 37 {
+			t.Fatalf("got %+v %v", r, ok)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations, want 0", n)
 	}
 }

@@ -41,9 +41,13 @@ type Kind struct {
 	// CancelByStream says that the engine does not notice that the client of a plain request
 	// left, but that of a streamed one: plain requests are then streamed from it and joined.
 	CancelByStream bool
+
+	// Contexts says that the engine can save what it has computed of a conversation, and be given it back, by
+	// llama-server's /slots. It then gets a directory for that by Place.ContextDir.
+	Contexts bool
 }
 
-// Place is where an instance is to listen.
+// Place is where an instance is to listen, and to put what it saves.
 type Place struct {
 	Instance string // unique name of the instance, fit for a container's name
 	Socket   string // path of a unix socket; "" = use Port
@@ -51,6 +55,9 @@ type Place struct {
 
 	// Offload says which devices the instance uses; nil = the engine decides, within what the model file says.
 	Offload *Offload
+
+	// ContextDir is where the engine saves what it has computed, see Kind.Contexts; "" = nowhere.
+	ContextDir string
 }
 
 // Plan is a command to run.
@@ -111,6 +118,14 @@ func (k Kind) StreamsPlain(m *modeldir.Model) bool {
 	}
 	return k.CancelByStream
 }
+
+// KeepsContexts reports whether the contexts of the model's instances are kept: its file asks for it, and it has
+// conversations.
+func (k Kind) KeepsContexts(m *modeldir.Model) bool {
+	return k.Contexts && keepsContexts(m)
+}
+
+func keepsContexts(m *modeldir.Model) bool { return m.KeepContext && m.Kind == modeldir.Chat }
 
 // program returns the path of a program that is a path already or is to be looked up.
 func program(name string) (string, error) {

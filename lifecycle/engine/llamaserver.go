@@ -18,6 +18,7 @@ var llamaServer = Kind{
 	ReadyPath:      "/health", // 503 while loading, 200 when ready
 	SlotsPath:      "/props",
 	OneRequestEach: true, // it closes one in eight kept-alive connections right after a stream (measured: 200 of 1,600)
+	Contexts:       true, // --slot-save-path and POST /slots/{id}?action=save|restore, since 2024
 	CancelByStream: true, // a plain request generates to its end, whoever left (ggml-org/llama.cpp, measured)
 	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
 		path, err := LlamaServerPath()
@@ -46,6 +47,10 @@ var llamaServer = Kind{
 		} else {
 			argv = append(argv, llamaOffload(m)...)
 		}
+		if at.ContextDir != "" && keepsContexts(m) {
+			argv = append(argv, "--slot-save-path", at.ContextDir)
+			env = append([]string{llamaKeepIdleSlots}, env...)
+		}
 		return Plan{
 			Argv:  append(argv, m.Args...),
 			Env:   env,
@@ -53,6 +58,11 @@ var llamaServer = Kind{
 		}, nil
 	},
 }
+
+// llamaKeepIdleSlots leaves idle slots as they are. With the default number of slots the server would otherwise move
+// what they hold to its memory cache whenever another request starts (--cache-idle-slots, measured), and saving them
+// would save nothing. A server too old for this knows neither the habit nor the variable; a flag would end it.
+const llamaKeepIdleSlots = "LLAMA_ARG_CACHE_IDLE_SLOTS=0"
 
 // LlamaServerPath returns the program: $LLAMA_SERVER, else llama-server in PATH.
 func LlamaServerPath() (string, error) {
