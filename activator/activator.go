@@ -7,24 +7,36 @@ import (
 	"time"
 
 	"assistant/lifecycle"
+	"assistant/lifecycle/contexts"
+	"assistant/lifecycle/machine"
 	"assistant/modeldir"
 )
 
-// Runner starts and stops instances. Neither method blocks or calls back before it
+// Runner starts and stops instances. No method blocks or calls back before it
 // returns; what comes of them is told to the [lifecycle.Reporter].
 type Runner interface {
 	// Start begins to start in, giving up after timeout. It ends in Ready or Exited.
 	Start(in *lifecycle.Instance, timeout time.Duration, to lifecycle.Reporter)
+	// Save begins to save the contexts of a ready instance that has no leases, giving up at that time. It ends in Saved with the
+	// same attempt, unless the instance ends before. Leases may be taken meanwhile: what is then in use is not saved.
+	Save(in *lifecycle.Instance, attempt int, by time.Time, to lifecycle.Reporter)
 	// Stop begins to stop in, at whatever point it is. It ends in Exited.
 	Stop(in *lifecycle.Instance)
+}
+
+// Surveyor finds out what a model needs before its first start. It may take its time: it is asked in a goroutine of its own.
+type Surveyor interface {
+	Survey(m *modeldir.Model) Facts
 }
 
 // Activator gives leases on instances and owns every decision about them. It is safe
 // for concurrent use.
 type Activator struct {
-	log     *slog.Logger
-	runner  Runner
-	metrics *metricSet
+	log      *slog.Logger
+	runner   Runner
+	surveyor Surveyor
+	urge     func() // look at the machine often for a while; nil = nobody looks
+	metrics  *metricSet
 
 	mu    sync.Mutex
 	state state
@@ -33,26 +45,33 @@ type Activator struct {
 	gone  chan struct{} // closed when the last instance is gone after StopAll; nil before
 }
 
-// New returns an activator that knows no models yet and has the default settings.
-func New(runner Runner, log *slog.Logger) *Activator {
-	a := &Activator{log: log, runner: runner}
+// New returns an activator that knows no models yet and has the default settings. Without a surveyor memory is not counted.
+func New(runner Runner, surveyor Surveyor, log *slog.Logger) *Activator {
+	a := &Activator{log: log, runner: runner, surveyor: surveyor}
 	a.metrics = newMetricSet(a)
-	a.state = state{set: DefaultSettings(), catalog: modeldir.NewCatalog(nil), models: map[string]*modelState{}}
+	a.state = newState(surveyor != nil)
 	return a
 }
+
+// OnUrge says what to call when the machine should be looked at often for a while, because device memory is being
+// freed. It is called under the activator's lock and must not block. To be called before the first request.
+func (a *Activator) OnUrge(urge func()) { a.urge = urge }
 
 // Acquire returns a lease on an instance of the model with the given key, starting one if
 // need be. The error is an [*Error], or the context's cause if that ended first. The
 // lease must be released.
-func (a *Activator) Acquire(ctx context.Context, key string) (Lease, error) {
-	a.mu.Lock()
-	if in := a.state.take(key); in != nil {
-		a.mu.Unlock()
-		return Lease{a: a, in: in}, nil
-	}
+func (a *Activator) Acquire(ctx context.Context, r Request) (Lease, error) {
 	now := time.Now()
-	w := &waiter{arrived: now, done: make(chan struct{})}
-	a.apply(event{kind: evArrive, w: w, key: key}, now)
+	a.mu.Lock()
+	if in := a.state.take(&r, now); in != nil {
+		if a.state.oracle != nil && a.state.oracle.news {
+			a.apply(event{kind: evTick}, now) // what it expects may be started
+		}
+		a.mu.Unlock()
+		return Lease{a: a, in: in, held: held{client: r.Client, began: now}}, nil
+	}
+	w := &waiter{Request: r, arrived: now, done: make(chan struct{})}
+	a.apply(event{kind: evArrive, w: w}, now)
 	a.mu.Unlock()
 
 	select {
@@ -67,7 +86,8 @@ func (a *Activator) Acquire(ctx context.Context, key string) (Lease, error) {
 func (a *Activator) settle(ctx context.Context, w *waiter) (Lease, error) {
 	switch w.ended {
 	case granted:
-		lease := Lease{a: a, in: w.in, Waited: time.Since(w.arrived)}
+		now := time.Now()
+		lease := Lease{a: a, in: w.in, Waited: now.Sub(w.arrived), held: held{client: w.Client, began: now}}
 		lease.Cold = w.in.Created.Compare(w.arrived) >= 0 || w.in.ReadyAt.After(w.arrived)
 		return lease, nil
 	case refused:
@@ -79,7 +99,7 @@ func (a *Activator) settle(ctx context.Context, w *waiter) (Lease, error) {
 
 // Load starts an instance of the model unless one is up, and returns when it is ready.
 func (a *Activator) Load(ctx context.Context, key string) error {
-	lease, err := a.Acquire(ctx, key)
+	lease, err := a.Acquire(ctx, Request{Key: key})
 	if err == nil {
 		lease.Release()
 	}
@@ -101,9 +121,45 @@ func (a *Activator) SetCatalog(c *modeldir.Catalog) {
 // Configure puts new limits in force.
 func (a *Activator) Configure(set Settings) { a.step(event{kind: evSettings, set: &set}) }
 
-// Pressure says that the machine is, at this moment, short of CPU or memory: one idle
-// instance may go. It is to be called again while that lasts.
-func (a *Activator) Pressure() { a.step(event{kind: evPressure}) }
+// SetMachine tells how the machine stands. It is to be called every few seconds.
+func (a *Activator) SetMachine(m Machine) { a.step(event{kind: evMachine, now: &m}) }
+
+// Measured tells what an instance, named as in [InstanceStatus], uses of the machine.
+func (a *Activator) Measured(key string, generation uint64, used machine.Amount) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if m := a.state.models[key]; m != nil {
+		for _, in := range m.instances {
+			if in.Gen == generation {
+				a.apply(event{kind: evMeasured, in: in, used: used}, time.Now())
+				return
+			}
+		}
+	}
+}
+
+// Waiting implements [lifecycle.Reporter].
+func (a *Activator) Waiting(in *lifecycle.Instance) []lifecycle.Waiting {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := a.state.models[in.Model.Key]
+	if m == nil {
+		return nil
+	}
+	var out []lifecycle.Waiting
+	for w := range m.queue.turns() {
+		out = append(out, lifecycle.Waiting{
+			Request: contexts.Request{Path: w.Path, Body: w.Body}, Conversation: w.Conversation,
+		})
+		if len(out) == mostWaiting {
+			break
+		}
+	}
+	return out
+}
+
+// mostWaiting is how many waiting requests are told of: more slots than engines are given.
+const mostWaiting = 64
 
 // RefuseWaiting ends every wait, and every later one, because the server goes down. Leases go on.
 func (a *Activator) RefuseWaiting() { a.step(event{kind: evClosing}) }
@@ -133,6 +189,11 @@ func (a *Activator) Ready(in *lifecycle.Instance, run *lifecycle.Running) {
 	a.metrics.started(in.Model.Name, run)
 	a.log.Info("instance ready", "model", in.Model.Name, "instance", in.ID(), "pid", run.PID,
 		"spawn", run.Spawned, "ready", run.Loaded)
+}
+
+// Saved implements [lifecycle.Reporter].
+func (a *Activator) Saved(in *lifecycle.Instance, attempt int) {
+	a.step(event{kind: evSaved, in: in, attempt: attempt})
 }
 
 // Dying implements [lifecycle.Reporter].
@@ -173,8 +234,18 @@ func (a *Activator) apply(ev event, now time.Time) {
 		case effSpawn:
 			a.runner.Start(e.in, a.startTimeout(e.in.Model), a)
 		case effStop:
-			a.metrics.stopping(e.in.Model.Name, e.in.Reason)
+			a.metrics.stopping(e.in.Model.Name, e.why)
 			a.runner.Stop(e.in)
+		case effSave:
+			a.runner.Save(e.in, e.in.Attempt, e.in.SaveBy, a)
+		case effNeed:
+			go a.survey(e.spec)
+		case effUrge:
+			if a.urge != nil {
+				a.urge()
+			}
+		case effFreed:
+			a.metrics.freed(e.took)
 		case effDeliver:
 			if e.w.ended == granted {
 				a.metrics.waited(e.w.in.Model.Name, now.Sub(e.w.arrived))
@@ -190,6 +261,13 @@ func (a *Activator) apply(ev event, now time.Time) {
 			close(a.gone)
 		}
 	}
+}
+
+// survey finds out what a model needs.
+func (a *Activator) survey(m *modeldir.Model) {
+	facts := a.surveyor.Survey(m)
+	facts.Spec = m
+	a.step(event{kind: evNeeded, key: m.Key, need: &facts})
 }
 
 func (a *Activator) startTimeout(m *modeldir.Model) time.Duration {

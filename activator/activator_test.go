@@ -17,16 +17,21 @@ import (
 	"assistant/modeldir"
 )
 
+var discard = slog.New(slog.DiscardHandler)
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeRunner is a machine on which engines take a set time to start and stop. It works on the bubble's clock.
 type fakeRunner struct {
 	startTakes, stopTakes time.Duration
+	saveTakes             time.Duration
+	keeps                 bool                  // contexts
 	fail                  atomic.Pointer[error] // what a start ends in instead of readiness
 
 	mu     sync.Mutex
 	stops  map[*lifecycle.Instance]context.CancelCauseFunc
 	spawns atomic.Int32
+	saves  atomic.Int32
 }
 
 var errTold = errors.New("told to stop")
@@ -50,7 +55,7 @@ func (r *fakeRunner) Start(in *lifecycle.Instance, timeout time.Duration, to lif
 				to.Exited(in, *err)
 				return
 			}
-			to.Ready(in, &lifecycle.Running{ID: id, Slots: slots, ReadyAt: time.Now()})
+			to.Ready(in, &lifecycle.Running{ID: id, Slots: slots, ReadyAt: time.Now(), KeepsContexts: r.keeps})
 		case <-time.After(timeout):
 			to.Exited(in, errors.New("not ready in time"))
 			return
@@ -67,6 +72,17 @@ func (r *fakeRunner) Start(in *lifecycle.Instance, timeout time.Duration, to lif
 }
 
 func (r *fakeRunner) Stop(in *lifecycle.Instance) { r.end(in, errTold) }
+
+func (r *fakeRunner) Save(in *lifecycle.Instance, attempt int, by time.Time, to lifecycle.Reporter) {
+	r.saves.Add(1)
+	go func() {
+		select {
+		case <-time.After(r.saveTakes):
+		case <-time.After(time.Until(by)):
+		}
+		to.Saved(in, attempt)
+	}()
+}
 
 // crash ends an instance by itself.
 func (r *fakeRunner) crash(in *lifecycle.Instance) { r.end(in, errors.New("segmentation fault")) }
@@ -91,7 +107,7 @@ func catalogOf(models ...*modeldir.Model) *modeldir.Catalog {
 func inBubble(t *testing.T, r *fakeRunner, f func(t *testing.T, a *Activator), models ...*modeldir.Model) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		a := New(r, slog.New(slog.DiscardHandler))
+		a := New(r, nil, slog.New(slog.DiscardHandler))
 		a.SetCatalog(catalogOf(models...))
 		f(t, a)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -102,7 +118,7 @@ func inBubble(t *testing.T, r *fakeRunner, f func(t *testing.T, a *Activator), m
 
 func mustAcquire(t *testing.T, a *Activator, key string) Lease {
 	t.Helper()
-	lease, err := a.Acquire(t.Context(), key)
+	lease, err := a.Acquire(t.Context(), Request{Key: key})
 	if err != nil {
 		t.Fatalf("Acquire(%s): %v", key, err)
 	}
@@ -227,7 +243,7 @@ func TestClientThatLeavesDuringColdStart(t *testing.T) {
 	inBubble(t, r, func(t *testing.T, a *Activator) {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		if _, err := a.Acquire(ctx, "m"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := a.Acquire(ctx, Request{Key: "m"}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("Acquire: %v, want the context's end", err)
 		}
 		time.Sleep(time.Second)
@@ -243,7 +259,7 @@ func TestUnwantedStartGivesWayAtOnce(t *testing.T) {
 	inBubble(t, r, func(t *testing.T, a *Activator) {
 		a.Configure(Settings{MaxInstances: 1, StartTimeout: time.Hour, MaxWait: time.Hour, Queue: 9, QueueTotal: 9})
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _, _ = a.Acquire(ctx, "a") }()
+		go func() { _, _ = a.Acquire(ctx, Request{Key: "a"}) }()
 		synctest.Wait()
 		began := time.Now()
 		got := make(chan time.Duration, 1)
@@ -288,12 +304,12 @@ func TestBusyInstanceIsNotEvictedAndTheWaitIsBounded(t *testing.T) {
 		a.Configure(Settings{MaxInstances: 1, StartTimeout: time.Hour, MaxWait: 30 * time.Second, Queue: 9, QueueTotal: 9})
 		busy := mustAcquire(t, a, "a")
 		began := time.Now()
-		_, err := a.Acquire(t.Context(), "b")
-		if got := time.Since(began); faultOf(err) != FaultWait || got != 30*time.Second {
-			t.Errorf("b: %v after %v, want FaultWait after 30s", err, got)
+		_, err := a.Acquire(t.Context(), Request{Key: "b"})
+		if got := time.Since(began); faultOf(err) != FaultWait || got != time.Minute {
+			t.Errorf("b: %v after %v, want FaultWait after 30s for room and 30s of a's draining", err, got)
 		}
 		if got := state1(a); got != "ready" {
-			t.Errorf("a, which answers, is %q", got)
+			t.Errorf("a, whose answer outlasts who wanted its room, is %q, want ready again", got)
 		}
 		busy.Release()
 	}, &modeldir.Model{Name: "a"}, &modeldir.Model{Name: "b"})
@@ -311,7 +327,7 @@ func TestFullQueueRefuses(t *testing.T) {
 		}
 		synctest.Wait()
 		for _, key := range []string{"a", "b"} { // a's own queue is full, and the queue of all
-			_, err := a.Acquire(t.Context(), key)
+			_, err := a.Acquire(t.Context(), Request{Key: key})
 			var e *Error
 			if !errors.As(err, &e) || e.Fault != FaultFull || e.RetryAfter <= 0 {
 				t.Errorf("Acquire(%s): %v, want FaultFull with a RetryAfter", key, err)
@@ -329,14 +345,14 @@ func TestFailedStartIsToldToAllAndRests(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				if _, err := a.Acquire(t.Context(), "m"); faultOf(err) != FaultStart || !errors.Is(err, boom) {
+				if _, err := a.Acquire(t.Context(), Request{Key: "m"}); faultOf(err) != FaultStart || !errors.Is(err, boom) {
 					t.Errorf("Acquire: %v, want the engine's own error", err)
 				}
 			})
 		}
 		wg.Wait()
 		spawns := r.spawns.Load()
-		_, err := a.Acquire(t.Context(), "m")
+		_, err := a.Acquire(t.Context(), Request{Key: "m"})
 		var e *Error
 		if !errors.As(err, &e) || e.Fault != FaultStart || e.RetryAfter != firstBackoff || r.spawns.Load() != spawns {
 			t.Errorf("while it rests: %v with %d more spawns, want FaultStart, %v and none", err, r.spawns.Load()-spawns, firstBackoff)
@@ -354,7 +370,7 @@ func TestFailedStartIsToldToAllAndRests(t *testing.T) {
 
 func mustAcquireFails(t *testing.T, a *Activator, key string) error {
 	t.Helper()
-	lease, err := a.Acquire(t.Context(), key)
+	lease, err := a.Acquire(t.Context(), Request{Key: key})
 	if err == nil {
 		lease.Release()
 		t.Fatalf("Acquire(%s) succeeded", key)
@@ -426,14 +442,14 @@ func TestPressureRetiresTheIdleOnly(t *testing.T) {
 		busy := mustAcquire(t, a, "busy")
 		idle := mustAcquire(t, a, "idle")
 		idle.Release()
-		a.Pressure()
+		a.SetMachine(Machine{Short: true})
 		synctest.Wait()
 		if n := len(a.Instances()); n != 2 {
 			t.Fatalf("%d instances right after use, want 2: pressure spares what was just used", n)
 		}
 		time.Sleep(5 * time.Second)
-		a.Pressure()
-		a.Pressure()
+		a.SetMachine(Machine{Short: true})
+		a.SetMachine(Machine{Short: true})
 		synctest.Wait()
 		if list := a.Instances(); len(list) != 1 || list[0].Model != "busy" {
 			t.Errorf("left: %+v, want busy", list)
@@ -456,12 +472,12 @@ func TestMinInstancesIsKeptWarm(t *testing.T) {
 func TestShutdownRefusesWaitersAndLetsLeasesEnd(t *testing.T) {
 	r := &fakeRunner{startTakes: time.Minute}
 	synctest.Test(t, func(t *testing.T) {
-		a := New(r, slog.New(slog.DiscardHandler))
+		a := New(r, nil, slog.New(slog.DiscardHandler))
 		a.SetCatalog(catalogOf(&modeldir.Model{Name: "m", Concurrency: 1}))
 		lease := mustAcquire(t, a, "m")
 		waited := make(chan error, 1)
 		go func() {
-			_, err := a.Acquire(t.Context(), "m")
+			_, err := a.Acquire(t.Context(), Request{Key: "m"})
 			waited <- err
 		}()
 		synctest.Wait()
@@ -489,7 +505,7 @@ func TestShutdownRefusesWaitersAndLetsLeasesEnd(t *testing.T) {
 
 func TestCloseKillsWhatDoesNotEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := New(&fakeRunner{}, slog.New(slog.DiscardHandler))
+		a := New(&fakeRunner{}, nil, slog.New(slog.DiscardHandler))
 		a.SetCatalog(catalogOf(&modeldir.Model{Name: "m"}))
 		lease := mustAcquire(t, a, "m")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -505,7 +521,7 @@ func TestGrantAndCancelAreDecidedOnce(t *testing.T) {
 	inBubble(t, r, func(t *testing.T, a *Activator) {
 		for range 50 {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			if lease, err := a.Acquire(ctx, "m"); err == nil {
+			if lease, err := a.Acquire(ctx, Request{Key: "m"}); err == nil {
 				lease.Release()
 			}
 			cancel()
@@ -557,7 +573,7 @@ func TestMissingFileIsNotLookedForInALoop(t *testing.T) {
 		r.fail.Store(&missing)
 		a.SetCatalog(catalogOf(&modeldir.Model{Name: "m", ModelPath: "/gone"}))
 		go func() {
-			_, err := a.Acquire(t.Context(), "m")
+			_, err := a.Acquire(t.Context(), Request{Key: "m"})
 			waited <- err
 		}()
 		if err := <-waited; !errors.Is(err, missing) {
@@ -635,14 +651,14 @@ func TestReleaseTwiceReleasesOnce(t *testing.T) {
 }
 
 func BenchmarkAcquireWarm(b *testing.B) {
-	a := New(&fakeRunner{}, slog.New(slog.DiscardHandler))
+	a := New(&fakeRunner{}, nil, slog.New(slog.DiscardHandler))
 	a.SetCatalog(catalogOf(&modeldir.Model{Name: "m"}))
 	if err := a.Load(b.Context(), "m"); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		lease, err := a.Acquire(b.Context(), "m")
+		lease, err := a.Acquire(b.Context(), Request{Key: "m"})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -653,14 +669,14 @@ func BenchmarkAcquireWarm(b *testing.B) {
 
 // TestWarmAcquireAllocatesNothing guards what the benchmark shows.
 func TestWarmAcquireAllocatesNothing(t *testing.T) {
-	a := New(&fakeRunner{}, slog.New(slog.DiscardHandler))
+	a := New(&fakeRunner{}, nil, slog.New(slog.DiscardHandler))
 	a.SetCatalog(catalogOf(&modeldir.Model{Name: "m"}))
 	if err := a.Load(t.Context(), "m"); err != nil {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
 	if n := testing.AllocsPerRun(100, func() {
-		lease, _ := a.Acquire(ctx, "m")
+		lease, _ := a.Acquire(ctx, Request{Key: "m"})
 		lease.Release()
 	}); n != 0 {
 		t.Errorf("%v allocations, want 0", n)

@@ -15,6 +15,7 @@ const (
 	FaultWait                  // waited too long for room or a slot
 	FaultStart                 // the engine could not be started, or died before it was ready
 	FaultShutdown              // the server is going down
+	FaultTooLarge              // the model does not fit this machine, whatever else is stopped
 )
 
 // Error is the reason an activation ended without a lease.
@@ -22,7 +23,7 @@ type Error struct {
 	Fault      Fault
 	Model      string
 	RetryAfter time.Duration // when trying again makes sense; 0 = unknown
-	Cause      error         // what the engine said, for FaultStart
+	Cause      error         // what the engine said, for FaultStart; the numbers, for FaultTooLarge
 }
 
 func (e *Error) Error() string {
@@ -35,6 +36,8 @@ func (e *Error) Error() string {
 		return fmt.Sprintf("model %q had no room to answer in time", e.Model)
 	case FaultShutdown:
 		return "the server is shutting down"
+	case FaultTooLarge:
+		return fmt.Sprintf("model %q is too large for this machine: %v", e.Model, e.Cause)
 	default:
 		return fmt.Sprintf("model %q could not be started: %v", e.Model, e.Cause)
 	}

@@ -9,8 +9,9 @@ import (
 // Lease is a request's hold on a slot of an instance: while it lasts the instance is not
 // stopped. Release it exactly when the request is over; a second release does nothing.
 type Lease struct {
-	a  *Activator
-	in *lifecycle.Instance
+	a    *Activator
+	in   *lifecycle.Instance
+	held held
 
 	Waited time.Duration // from asking to getting it; 0 on the warm path
 	Cold   bool          // the request waited for a start
@@ -32,13 +33,13 @@ func (l *Lease) Release() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.state.quiet(l.in) {
-		a.state.give(l.in, now)
-		if at := l.in.RetireAt(a.state.set.IdleTimeout); !at.IsZero() && (a.armed.IsZero() || at.Before(a.armed)) {
+		a.state.give(l.in, l.held, now)
+		if at := a.state.retireAt(l.in); !at.IsZero() && (a.armed.IsZero() || at.Before(a.armed)) {
 			a.arm(now)
 		}
 		return
 	}
-	a.apply(event{kind: evRelease, in: l.in}, now)
+	a.apply(event{kind: evRelease, in: l.in, held: l.held}, now)
 }
 
 // Unreachable says that the instance did not accept a connection, although its process lives. It

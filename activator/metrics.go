@@ -10,6 +10,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"assistant/lifecycle"
+	"assistant/lifecycle/machine"
 )
 
 // metricSet is what the activator tells of itself. Series of a model exist from its first use on, so
@@ -51,6 +52,11 @@ func (m *metricSet) stopping(model string, why lifecycle.Reason) {
 	m.set.GetOrCreateCounter(fmt.Sprintf(`assistant_evictions_total{model=%q,reason=%q}`, model, why)).Inc()
 }
 
+// freed notes how long device memory took to be free after its instance was gone.
+func (m *metricSet) freed(took time.Duration) {
+	m.set.GetOrCreatePrometheusHistogramExt("assistant_device_release_seconds", startBuckets).Update(took.Seconds())
+}
+
 // failed counts an instance that went by itself, before or after it was ready.
 func (m *metricSet) failed(model string, ready bool) {
 	name := "assistant_start_failures_total"
@@ -69,17 +75,49 @@ func (a *Activator) writeGauges(w io.Writer) {
 		states[in.State]++
 	}
 	for _, m := range a.state.inUse() {
-		leases := 0
-		for _, in := range m.instances {
-			leases += in.Leases
-		}
-		fmt.Fprintf(&perModel, "assistant_in_flight{model=%q} %d\n", m.key, leases)
+		fmt.Fprintf(&perModel, "assistant_in_flight{model=%q} %d\n", m.key, m.leases)
 		fmt.Fprintf(&perModel, "assistant_queued{model=%q} %d\n", m.key, m.queue.n)
 	}
+	memory := a.memoryGauges()
 	a.mu.Unlock()
+	_, _ = io.WriteString(w, memory)
 	for _, s := range []lifecycle.State{lifecycle.Starting, lifecycle.Ready, lifecycle.Draining} {
 		fmt.Fprintf(w, "assistant_instances{state=%q} %d\n", s, states[s])
 	}
 	lines := slices.Sorted(strings.Lines(perModel.String())) // one metric's series stand together
 	_, _ = io.WriteString(w, strings.Join(lines, ""))
+}
+
+// memoryGauges writes what of the memory is whose, by pool: the host and each device.
+func (a *Activator) memoryGauges() string {
+	s := &a.state
+	if !s.machine.Limited {
+		return ""
+	}
+	var reserved machine.Amount
+	for _, in := range s.live {
+		reserved = reserved.Plus(in.Reserved)
+	}
+	freeing := s.stillFreeing()
+	var b strings.Builder
+	pool := func(name string, room, reserved, freeing int64) {
+		fmt.Fprintf(&b, "assistant_memory_bytes{pool=%q,of=\"room\"} %d\n", name, room)
+		fmt.Fprintf(&b, "assistant_memory_bytes{pool=%q,of=\"reserved\"} %d\n", name, reserved)
+		fmt.Fprintf(&b, "assistant_memory_bytes{pool=%q,of=\"freeing\"} %d\n", name, freeing)
+	}
+	pool("host", s.machine.Room.Host, reserved.Host, freeing.Host)
+	for i, d := range s.machine.Devices {
+		if i < machine.MaxDevices && !d.Unified {
+			pool(d.Name, s.machine.Room.Device[i], reserved.Device[i], freeing.Device[i])
+		}
+	}
+	fmt.Fprintf(&b, "assistant_machine_busy %d\n", count(s.machine.Busy))
+	return b.String()
+}
+
+func count(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
 }

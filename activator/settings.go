@@ -7,9 +7,17 @@ type Settings struct {
 	MaxInstances int           // instances alive at a time, starting and draining ones included; default 10
 	IdleTimeout  time.Duration // of models that name none; 0 = never retire; default 5 min
 	StartTimeout time.Duration // of models that name none; default 5 min
-	MaxWait      time.Duration // longest wait for room or a slot, starts not counted; default 60 s
+	MaxWait      time.Duration // longest wait for room, and then for a slot, starts not counted; default 60 s
 	Queue        int           // requests waiting for one model; default 1,000
 	QueueTotal   int           // requests waiting altogether; default 10,000
+	QueueClient  int           // requests of one client waiting for one model; 0 = no bound but the model's, the default
+
+	QueueBytes       int64 // bodies waiting for one model; default 1 GiB
+	QueueBytesTotal  int64 // bodies waiting altogether; default 4 GiB
+	QueueBytesClient int64 // bodies of one client waiting for one model; 0 = no bound but the model's, the default
+
+	KeepLast bool // the instance that was used last does not retire for being idle; default false
+	Predict  bool // models are started ahead of requests that past ones make likely; default false
 }
 
 // DefaultSettings returns the limits of DESIGN §5.
@@ -21,6 +29,9 @@ func DefaultSettings() Settings {
 		MaxWait:      time.Minute,
 		Queue:        1_000,
 		QueueTotal:   10_000,
+
+		QueueBytes:      1 << 30,
+		QueueBytesTotal: 4 << 30,
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"assistant/lifecycle"
+	"assistant/lifecycle/machine"
+	"assistant/modeldir"
 )
 
 // InstanceStatus is how an instance stands, for people and programs to see.
@@ -22,6 +24,10 @@ type InstanceStatus struct {
 	Started    time.Time `json:"started"`
 	IdleMS     float64   `json:"idle_ms"`
 	Phases     Phases    `json:"phases"`
+
+	Memory  int64            `json:"memory,omitempty"`  // bytes of the host reserved
+	Devices map[string]int64 `json:"devices,omitempty"` // bytes reserved on devices, by name
+	Layers  int              `json:"layers,omitempty"`  // on devices
 }
 
 // Phases are how long the parts of a cold start took, in milliseconds; 0 = not yet.
@@ -33,9 +39,10 @@ type Phases struct {
 
 // ModelStatus is how a model stands.
 type ModelStatus struct {
-	State  string // cold, starting, ready, draining or failed
-	Queued int
-	Err    error // why its last start failed, if it did and none has succeeded since
+	State     string // cold, starting, ready, draining or failed
+	Instances int
+	Queued    int
+	Err       error // why its last start failed, if it did and none has succeeded since
 }
 
 // Instances returns how every live instance stands, oldest first.
@@ -45,16 +52,25 @@ func (a *Activator) Instances() []InstanceStatus {
 	defer a.mu.Unlock()
 	out := make([]InstanceStatus, 0, len(a.state.live))
 	for _, in := range a.state.live {
-		out = append(out, instanceStatus(in, now))
+		out = append(out, instanceStatus(in, a.state.machine.Devices, now))
 	}
 	return out
 }
 
-func instanceStatus(in *lifecycle.Instance, now time.Time) InstanceStatus {
+func instanceStatus(in *lifecycle.Instance, devices []machine.Device, now time.Time) InstanceStatus {
 	s := InstanceStatus{
 		Model: in.Model.Name, Key: in.Model.Key, Generation: in.Gen,
 		State: in.State.String(), Reason: string(in.Reason), Engine: in.Model.Engine,
 		Slots: in.Slots, Leases: in.Leases, Served: in.Served, Started: in.Created,
+	}
+	s.Memory, s.Layers = in.Reserved.Host, in.Placement.Layers
+	for i, d := range devices {
+		if i < machine.MaxDevices && in.Reserved.Device[i] > 0 {
+			if s.Devices == nil {
+				s.Devices = map[string]int64{}
+			}
+			s.Devices[d.Name] = in.Reserved.Device[i]
+		}
 	}
 	if in.Idle() {
 		s.IdleMS = ms(now.Sub(in.IdleSince))
@@ -81,7 +97,7 @@ func (a *Activator) Statuses() map[string]ModelStatus {
 }
 
 func (m *modelState) status() ModelStatus {
-	s := ModelStatus{State: "cold", Queued: m.queue.n}
+	s := ModelStatus{State: "cold", Instances: len(m.instances), Queued: m.queue.n}
 	for _, in := range m.instances { // the best of them: ready before starting before draining
 		switch {
 		case in.State == lifecycle.Ready:
@@ -96,6 +112,39 @@ func (m *modelState) status() ModelStatus {
 		s.State, s.Err = lifecycle.Failed.String(), m.lastErr
 	}
 	return s
+}
+
+// Metered returns the live instances, for their memory to be measured.
+func (a *Activator) Metered() []lifecycle.Metered {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]lifecycle.Metered, 0, len(a.state.live))
+	for _, in := range a.state.live {
+		out = append(out, lifecycle.Metered{
+			Key: in.Model.Key, Generation: in.Gen, Model: in.Model, Processes: in.Processes,
+			Loading: in.Running == nil, Layers: in.Placement.Layers, Reserved: in.Reserved,
+		})
+	}
+	return out
+}
+
+// Learnt is what a model's use has taught: how long its starts and its answers take. 0 = nothing yet.
+type Learnt struct {
+	Model          *modeldir.Model
+	Start, Service time.Duration
+}
+
+// Learnt returns what was learnt of the models in use.
+func (a *Activator) Learnt() []Learnt {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []Learnt
+	for _, m := range a.state.inUse() {
+		if m.spec != nil && (m.startTook > 0 || m.service > 0) {
+			out = append(out, Learnt{m.spec, m.startTook, m.service})
+		}
+	}
+	return out
 }
 
 // Outputs returns what the model's live instances printed last, oldest first, and of none the output of

@@ -34,8 +34,8 @@ type App struct {
 	// How many instances may be alive at a time, starting and stopping ones included. Default: 10.
 	MaxInstances int `json:"max_instances,omitempty"`
 
-	// The system load, divided by the number of CPUs, from which idle instances are retired early; so they are when
-	// less than 5 % of the memory is available. May exceed 1. 0 turns it off. Default: 0.8.
+	// The load, divided by the number of CPUs, from which no replicas are started and idle ones retire. A model's first
+	// instance is never held back. May exceed 1. 0 turns it off. Default: 0.8.
 	MaxLoad *float64 `json:"max_load,omitempty"`
 
 	// How long an instance stays without requests, for models that do not say. 0 = for ever. Default: 5m.
@@ -44,7 +44,8 @@ type App struct {
 	// How long a start may take, for models that do not say. Default: 5m.
 	StartTimeout caddy.Duration `json:"start_timeout,omitempty"`
 
-	// How long a request may wait for room or for a free slot; the time of a start does not count. Default: 60s.
+	// How long a request may wait for room, and then for a free slot; the time of a start does not count. Who has waited so
+	// long for room makes others give way. Default: 60s.
 	MaxWait caddy.Duration `json:"max_wait,omitempty"`
 
 	// How many requests may wait for one model. Default: 1000.
@@ -52,6 +53,29 @@ type App struct {
 
 	// How many requests may wait altogether. Default: 10000.
 	QueueTotal int `json:"queue_total,omitempty"`
+
+	// How many requests of one client may wait for one model. A client is an API key, or else an address. Default: as many
+	// as of all.
+	QueueClient int `json:"queue_client,omitempty"`
+
+	// How many bytes of request bodies may wait for one model. Default: 1 GiB.
+	QueueBytes int64 `json:"queue_bytes,omitempty"`
+
+	// How many bytes of request bodies may wait altogether. Default: 4 GiB.
+	QueueBytesTotal int64 `json:"queue_bytes_total,omitempty"`
+
+	// How many bytes of one client's request bodies may wait for one model. Default: as many as of all.
+	QueueBytesClient int64 `json:"queue_bytes_client,omitempty"`
+
+	// If true, the instance that was used last does not retire for being idle. Default: false.
+	KeepLast bool `json:"keep_last,omitempty"`
+
+	// If true, models are started ahead of requests that earlier ones make likely, in room that nobody wants. Default: false.
+	Predict bool `json:"predict,omitempty"`
+
+	// How many bytes of disk, in state_dir, the contexts of stopped instances may take, of models with keep_context. 0 keeps
+	// none. Default: 4 GiB.
+	ContextDisk *int64 `json:"context_disk,omitempty"`
 
 	// The largest request body, in bytes. Default: 32 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
@@ -139,11 +163,17 @@ func (a *App) fillIn() error {
 	a.MaxWait = first(a.MaxWait, caddy.Duration(set.MaxWait))
 	a.Queue = first(a.Queue, set.Queue)
 	a.QueueTotal = first(a.QueueTotal, max(set.QueueTotal, a.Queue))
+	a.QueueBytes = first(a.QueueBytes, set.QueueBytes)
+	a.QueueBytesTotal = first(a.QueueBytesTotal, max(set.QueueBytesTotal, a.QueueBytes))
+	a.ContextDisk = first(a.ContextDisk, ptr(int64(defaultContextDisk)))
 	a.MaxBody = first(a.MaxBody, openai.DefaultMaxBody)
 	return nil
 }
 
-const defaultMaxLoad = 0.8
+const (
+	defaultMaxLoad     = 0.8
+	defaultContextDisk = 4 << 30 // bytes: at 23 KB a token of a small model, 180,000 tokens
+)
 
 func ptr[T any](v T) *T { return &v }
 
@@ -166,6 +196,9 @@ func (a *App) Validate() error {
 		"max_wait must be positive":         a.MaxWait < 0,
 		"queue must be at least 1":          a.Queue < 1,
 		"queue_total must be at least 1":    a.QueueTotal < 1,
+		"queue_client must not be negative": a.QueueClient < 0,
+		"queue_bytes must be at least 1":    a.QueueBytes < 1 || a.QueueBytesTotal < 1 || a.QueueBytesClient < 0,
+		"context_disk must not be negative": *a.ContextDisk < 0,
 		"max_body must be at least 1 byte":  a.MaxBody < 1,
 	} {
 		if bad {
@@ -184,6 +217,14 @@ func (a *App) settings() activator.Settings {
 		MaxWait:      time.Duration(a.MaxWait),
 		Queue:        a.Queue,
 		QueueTotal:   a.QueueTotal,
+		QueueClient:  a.QueueClient,
+
+		QueueBytes:       a.QueueBytes,
+		QueueBytesTotal:  a.QueueBytesTotal,
+		QueueBytesClient: a.QueueBytesClient,
+
+		KeepLast: a.KeepLast,
+		Predict:  a.Predict,
 	}
 }
 

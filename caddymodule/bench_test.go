@@ -17,7 +17,6 @@ func runtimeOf(b *testing.B, n int) *runtime {
 		b.Fatal(err)
 	}
 	rt := made.(*runtime)
-	b.Cleanup(rt.load.Close)
 	models := make([]*modeldir.Model, n)
 	for i := range models {
 		name := fmt.Sprintf("model-%05d", i)

@@ -44,16 +44,21 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		config        <file>               # a config.toml; default none
 //		state_dir     <directory>          # default: assistant in Caddy's data directory
 //		max_instances <n>                  # default 10
-//		max_load      <load per CPU>       # 0 = off; default 0.8
+//		max_load      <load per CPU>       # from which there are no replicas; 0 = off; default 0.8
 //		idle_timeout  <duration>           # 0 = never retire; default 5m
 //		start_timeout <duration>           # default 5m
 //		max_wait      <duration>           # default 60s
-//		queue         <per model> [total]  # default 1000 10000
+//		queue         <per model> [total]  # requests waiting; default 1000 10000
+//		queue_bytes   <per model> [total]  # their bodies; default 1GiB 4GiB
+//		queue_client  <requests> [bytes]   # of one client, for one model; default as of all
+//		keep_last     on|off               # the instance used last stays; default off
+//		predict       on|off               # start what is likely to be asked for; default off
+//		context_disk  <size>               # for models with keep_context; 0 = none; default 4GiB
 //		max_body      <size>               # default 32MiB
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return eachOption(d, func(option string, args []string) error {
-		if len(args) == 0 || len(args) > 2 || len(args) == 2 && option != "queue" {
+		if len(args) == 0 || len(args) > 2 || len(args) == 2 && !strings.HasPrefix(option, "queue") {
 			return d.ArgErr()
 		}
 		return a.option(d, option, args)
@@ -114,12 +119,29 @@ func (a *App) option(d *caddyfile.Dispenser, option string, args []string) error
 			}
 		}
 		return positive(d, option, arg, &a.Queue)
-	case "max_body":
-		size, err := humanize.ParseBytes(arg)
-		if err != nil || size == 0 || size > 1<<40 {
-			return d.Errf("max_body %q: give a size such as 32MiB", arg)
+	case "queue_bytes":
+		if len(args) == 2 {
+			if err := size(d, option, args[1], &a.QueueBytesTotal, false); err != nil {
+				return err
+			}
 		}
-		a.MaxBody = int64(size)
+		return size(d, option, arg, &a.QueueBytes, false)
+	case "queue_client":
+		if len(args) == 2 {
+			if err := size(d, option, args[1], &a.QueueBytesClient, false); err != nil {
+				return err
+			}
+		}
+		return positive(d, option, arg, &a.QueueClient)
+	case "keep_last":
+		return onOff(d, option, arg, &a.KeepLast)
+	case "predict":
+		return onOff(d, option, arg, &a.Predict)
+	case "context_disk":
+		a.ContextDisk = new(int64)
+		return size(d, option, arg, a.ContextDisk, true)
+	case "max_body":
+		return size(d, option, arg, &a.MaxBody, false)
 	default:
 		return d.Errf("assistant has no option %q", option)
 	}
@@ -132,6 +154,23 @@ func positive(d *caddyfile.Dispenser, option, arg string, to *int) error {
 		return d.Errf("%s %q: give a whole number, 1 or more", option, arg)
 	}
 	*to = n
+	return nil
+}
+
+func size(d *caddyfile.Dispenser, option, arg string, to *int64, zero bool) error {
+	n, err := humanize.ParseBytes(arg)
+	if err != nil || n == 0 && !zero || n > 1<<50 {
+		return d.Errf("%s %q: give a size such as 32MiB", option, arg)
+	}
+	*to = int64(n)
+	return nil
+}
+
+func onOff(d *caddyfile.Dispenser, option, arg string, to *bool) error {
+	if arg != "on" && arg != "off" {
+		return d.Errf("%s %q: write on or off", option, arg)
+	}
+	*to = arg == "on"
 	return nil
 }
 

@@ -62,6 +62,17 @@ func TestGlobalOption(t *testing.T) {
 		"queue 0":       {in: "{\n queue 0\n}", err: "1 or more"},
 		"total 0":       {in: "{\n queue 5 0\n}", err: "1 or more"},
 		"queue of 3":    {in: "{\n queue 5 50 500\n}", err: "wrong argument count"},
+		"client":        {in: "{\n queue_client 5\n}", want: App{QueueClient: 5}},
+		"client, bytes": {in: "{\n queue_client 5 1MiB\n}", want: App{QueueClient: 5, QueueBytesClient: 1 << 20}},
+		"client 0":      {in: "{\n queue_client 0\n}", err: "1 or more"},
+		"bytes":         {in: "{\n queue_bytes 1MiB 2MiB\n}", want: App{QueueBytes: 1 << 20, QueueBytesTotal: 2 << 20}},
+		"no bytes":      {in: "{\n queue_bytes 0\n}", err: "give a size"},
+		"keep_last":     {in: "{\n keep_last on\n}", want: App{KeepLast: true}},
+		"keep what":     {in: "{\n keep_last 3\n}", err: "on or off"},
+		"predict":       {in: "{\n predict on\n}", want: App{Predict: true}},
+		"predict off":   {in: "{\n predict off\n}"},
+		"context_disk":  {in: "{\n context_disk 1GiB\n}", want: App{ContextDisk: ptr(int64(1 << 30))}},
+		"no contexts":   {in: "{\n context_disk 0\n}", want: App{ContextDisk: ptr(int64(0))}},
 		"max_body":      {in: "{\n max_body 1MiB\n}", want: App{MaxBody: 1 << 20}},
 		"no body":       {in: "{\n max_body 0\n}", err: "give a size"},
 		"no size":       {in: "{\n max_body big\n}", err: "give a size"},
@@ -213,7 +224,8 @@ func mustValidate(t *testing.T, config []byte) {
 func TestJSONRoundTrip(t *testing.T) {
 	app := App{
 		ConfigDir: "a", Config: "b", StateDir: "c", MaxInstances: 1, MaxLoad: ptr(0.0), IdleTimeout: ptr(caddy.Duration(0)),
-		StartTimeout: 2, MaxWait: 3, Queue: 4, QueueTotal: 5, MaxBody: 6,
+		StartTimeout: 2, MaxWait: 3, Queue: 4, QueueTotal: 5, MaxBody: 6, QueueClient: 7, QueueBytes: 8, QueueBytesTotal: 9,
+		QueueBytesClient: 10, KeepLast: true, Predict: true, ContextDisk: ptr(int64(0)),
 	}
 	handler := Handler{Transport: "std", KeepAlive: 1, Metrics: "/m"}
 	var app2 App
@@ -245,6 +257,9 @@ func TestValidate(t *testing.T) {
 		"max_wait":      `{"apps":{"assistant":{"max_wait":-1}}}`,
 		"queue":         `{"apps":{"assistant":{"queue":-1}}}`,
 		"queue_total":   `{"apps":{"assistant":{"queue_total":-1}}}`,
+		"queue_client":  `{"apps":{"assistant":{"queue_client":-1}}}`,
+		"queue_bytes":   `{"apps":{"assistant":{"queue_bytes":-1}}}`,
+		"context_disk":  `{"apps":{"assistant":{"context_disk":-1}}}`,
 		"max_body":      `{"apps":{"assistant":{"max_body":-1}}}`,
 		"bogus":         `{"apps":{"assistant":{"bogus":1}}}`,
 		"transport":     `{"apps":{"http":{"servers":{"s":{"routes":[{"handle":[{"handler":"assistant","transport":"x"}]}]}}}}}`,

@@ -44,6 +44,9 @@ type exchange struct {
 	model *modeldir.Model
 	stats *modelStats
 
+	conversation uint64             // what further turns have in common; 0 = none, or nobody cares
+	run          *lifecycle.Running // that answers, or did; nil before
+
 	status int  // told to the client; 0 = nothing yet
 	early  bool // 200 and SSE comments went out while the request waited
 	tap    *openai.UsageTap
@@ -79,6 +82,10 @@ func (x *exchange) count() {
 	if prompt, completion, ok := x.tap.Tokens(); ok {
 		x.stats.promptTokens.Add(prompt)
 		x.stats.completeTokens.Add(completion)
+	}
+	if x.run != nil && x.run.KeepsContexts && x.status == http.StatusOK {
+		reuse, said := x.tap.Reuse()
+		x.run.Reused(x.conversation, reuse.Cached, reuse.Computed, reuse.Took, said)
 	}
 	x.tap.Reset()
 	taps.Put(x.tap)
@@ -149,7 +156,9 @@ func (x *exchange) answer() error {
 func (x *exchange) answerBy(lease *activator.Lease) error {
 	defer lease.Release() // on a panic too
 	x.tell(lease)
-	err := x.send(lease.Running())
+	x.run = lease.Running()
+	x.run.Began(x.conversation)
+	err := x.send(x.run)
 	if unreachable(err) {
 		lease.Unreachable()
 	}
@@ -168,7 +177,7 @@ func unreachable(err error) bool {
 func (x *exchange) acquire() (activator.Lease, error) {
 	every := time.Duration(x.h.KeepAlive)
 	if every <= 0 || !x.req.Stream {
-		return x.h.rt.act.Acquire(x.r.Context(), x.model.Key)
+		return x.h.rt.act.Acquire(x.r.Context(), x.request())
 	}
 	type result struct {
 		lease activator.Lease
@@ -176,7 +185,7 @@ func (x *exchange) acquire() (activator.Lease, error) {
 	}
 	got := make(chan result, 1)
 	go func() {
-		lease, err := x.h.rt.act.Acquire(x.r.Context(), x.model.Key)
+		lease, err := x.h.rt.act.Acquire(x.r.Context(), x.request())
 		got <- result{lease, err}
 	}()
 	tick := time.NewTicker(every)
@@ -189,6 +198,16 @@ func (x *exchange) acquire() (activator.Lease, error) {
 			x.keepAlive()
 		}
 	}
+}
+
+// request is what the activator is asked for.
+func (x *exchange) request() activator.Request {
+	r := activator.Request{Key: x.model.Key, Client: clientOf(x.r), Bytes: x.body.Len()}
+	if x.model.KeepContext || x.model.MaxInstances > 1 {
+		x.conversation = openai.ConversationKey(x.body.Bytes(), x.req)
+		r.Conversation, r.Path, r.Body = x.conversation, x.r.URL.Path, x.body.Bytes()
+	}
+	return r
 }
 
 // keepAlive sends an SSE comment. Only a single newline after it is survived by every SDK: openai-go before 3.43 takes a
@@ -467,6 +486,8 @@ func activationError(model string, e *activator.Error) *openai.Error {
 		return openai.Loading(model, e.RetryAfter)
 	case activator.FaultShutdown:
 		return openai.ShuttingDown()
+	case activator.FaultTooLarge:
+		return openai.EngineFailed(model, "it does not fit this machine: "+fmt.Sprint(e.Cause))
 	default:
 		failed := openai.EngineFailed(model, fmt.Sprint(e.Cause))
 		failed.RetryAfter = e.RetryAfter

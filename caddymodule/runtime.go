@@ -28,6 +28,7 @@ type runtime struct {
 	log     *slog.Logger
 	act     *activator.Activator
 	runner  *lateRunner
+	survey  *lateSurveyor
 	budget  *openai.Budget
 	stats   *stats
 	catalog atomic.Pointer[modeldir.Catalog]
@@ -43,7 +44,7 @@ type runtime struct {
 	inUse  []*App // started configurations, oldest first; the first is in force
 	source source // what the catalog is read from
 	stop   context.CancelFunc
-	load   *lifecycle.LoadWatch
+	eye    *overseer // nil before the first configuration
 }
 
 // source is where models come from. Two configurations with the same source share one watcher.
@@ -53,11 +54,10 @@ type source struct{ dir, config string }
 func newRuntime() (caddy.Destructor, error) {
 	log := slog.New(lateHandler{})
 	rt := &runtime{
-		log: log, runner: &lateRunner{}, budget: openai.NewBudget(openai.DefaultBudget),
+		log: log, runner: &lateRunner{}, survey: &lateSurveyor{}, budget: openai.NewBudget(openai.DefaultBudget),
 		stats: newStats(), ready: make(chan struct{}), done: make(chan struct{}), stop: func() {},
 	}
-	rt.act = activator.New(rt.runner, log)
-	rt.load = lifecycle.NewLoadWatch(rt.act.Pressure)
+	rt.act = activator.New(rt.runner, rt.survey, log)
 	rt.catalog.Store(modeldir.NewCatalog(nil))
 	rt.missing.Store(&map[string]error{})
 	return rt, nil
@@ -80,6 +80,9 @@ func (rt *runtime) use(a *App) error {
 		if err != nil {
 			rt.log.Warn("could not clean up after an earlier router", "error", err)
 		}
+		rt.eye = oversee(rt, a.StateDir)
+		rt.survey.overseer = rt.eye
+		rt.act.OnUrge(rt.eye.watch.Urge)
 	}
 	if len(rt.inUse) == 0 {
 		if err := rt.obey(a); err != nil {
@@ -114,7 +117,8 @@ func (rt *runtime) drop(a *App) {
 // obey does as a configuration says. The lock is held.
 func (rt *runtime) obey(a *App) error {
 	rt.act.Configure(a.settings())
-	rt.load.SetMax(*a.MaxLoad)
+	rt.eye.setMaxLoad(*a.MaxLoad)
+	rt.runner.keepContexts(*a.ContextDisk)
 	from := source{dir: a.ConfigDir, config: a.Config}
 	if from == rt.source && from.config == "" { // what a config.toml says may have changed
 		return nil
@@ -186,7 +190,6 @@ const (
 func (rt *runtime) Destruct() error {
 	close(rt.done)
 	rt.stop()
-	rt.load.Close()
 	rt.act.RefuseWaiting()
 	if caddy.Exiting() {
 		rt.end(exitTimeout)
@@ -200,6 +203,9 @@ func (rt *runtime) end(limit time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	rt.act.Close(ctx)
+	if rt.eye != nil {
+		rt.eye.close()
+	}
 	rt.runner.close()
 }
 
@@ -226,6 +232,13 @@ func (l *lateRunner) set(dir string, log *slog.Logger) bool {
 func (l *lateRunner) Start(in *lifecycle.Instance, timeout time.Duration, to lifecycle.Reporter) {
 	l.runner.Start(in, timeout, to)
 }
+
+// Save implements activator.Runner.
+func (l *lateRunner) Save(in *lifecycle.Instance, attempt int, by time.Time, to lifecycle.Reporter) {
+	l.runner.Save(in, attempt, by, to)
+}
+
+func (l *lateRunner) keepContexts(bytes int64) { l.runner.KeepContexts(bytes) }
 
 // Stop implements activator.Runner.
 func (l *lateRunner) Stop(in *lifecycle.Instance) { l.runner.Stop(in) }

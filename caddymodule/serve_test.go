@@ -408,7 +408,6 @@ func TestRequestsBeforeTheConfigurationIsInForceWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &Handler{rt: rt.(*runtime)}
-	defer h.rt.load.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	r := &http.Request{URL: &url.URL{}, Body: io.NopCloser(strings.NewReader(""))}

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"time"
 
+	"assistant/lifecycle/engine"
+	"assistant/lifecycle/machine"
+	"assistant/lifecycle/memory"
 	"assistant/modeldir"
 )
 
@@ -39,6 +42,10 @@ const (
 	ReasonShutdown Reason = "shutdown"
 )
 
+// Saves reports whether contexts are worth saving from an instance that leaves for this reason: its next generation may
+// use them.
+func (r Reason) Saves() bool { return r.Rescuable() || r == ReasonUnload || r == ReasonShutdown }
+
 // Instance is one engine, running or about to. The fields below are the scheduler's
 // and are read and written under the activator's lock only; what the running
 // process needs is in the [Running] it gets when ready.
@@ -50,6 +57,7 @@ type Instance struct {
 	Reason   Reason // why it drains or stopped
 	Stopping bool   // the runner was told to stop it; it cannot be rescued
 	Dying    bool   // it failed by itself, and the runner clears away what is left
+	Saving   bool   // it drains and has no leases; the runner saves its contexts before it is told to stop
 	Leases   int
 	Served   int // leases ended, ever
 	Slots    int // leases it can hold at a time; 0 = unlimited
@@ -57,6 +65,13 @@ type Instance struct {
 	Created   time.Time // when the start was decided
 	ReadyAt   time.Time
 	IdleSince time.Time // when the last lease ended, or ReadyAt; meaningful while Leases == 0
+	SaveBy    time.Time // when saving has to end
+	Attempt   int       // to save: the number of the last
+	Saved     int       // Served when its contexts were last saved
+
+	Offload   *engine.Offload  // what the engine is told of devices; nil = nothing
+	Placement memory.Placement // where its memory was reserved when it was started
+	Reserved  machine.Amount   // what is reserved: the placement's, or more where more was measured
 
 	// Running is nil until ready.
 	Running *Running

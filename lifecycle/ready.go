@@ -46,6 +46,7 @@ func (s *start) becomeReady(ctx context.Context) (*Running, error) {
 	if run.Slots == engine.SlotsUnknown {
 		run.Slots = askSlots(ctx, network, address, s.kind.SlotsPath)
 	}
+	s.giveBack(ctx, run)
 	s.proc.NoteGroup()
 	run.ReadyAt = time.Now()
 	run.Loaded = run.ReadyAt.Sub(spawned)

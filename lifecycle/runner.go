@@ -13,9 +13,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"assistant/lifecycle/contexts"
 	"assistant/lifecycle/engine"
 	"assistant/lifecycle/launcher"
 	"assistant/modeldir"
@@ -27,15 +29,19 @@ type Runner struct {
 	log      *slog.Logger
 	launcher *launcher.Launcher
 	records  records
+	stateDir string
 
-	mu      sync.Mutex
-	sockets string // directory of our unix sockets, made when first needed
+	mu       sync.Mutex
+	sockets  string          // directory of our unix sockets, made when first needed
+	contexts *contexts.Store // nil = contexts are not kept
 }
 
 // NewRunner returns a runner that notes what runs in stateDir, so that a later router can clean up
 // after this one. It starts nothing and writes nothing yet.
 func NewRunner(stateDir string, log *slog.Logger) *Runner {
-	return &Runner{log: log, launcher: launcher.New(), records: records{dir: filepath.Join(stateDir, "instances")}}
+	return &Runner{
+		log: log, launcher: launcher.New(), stateDir: stateDir, records: records{dir: filepath.Join(stateDir, "instances")},
+	}
 }
 
 // Close gives back what the runner holds when nothing runs any more.
@@ -46,12 +52,16 @@ func (r *Runner) Close() {
 	if r.sockets != "" {
 		os.RemoveAll(r.sockets)
 	}
+	if r.contexts != nil {
+		r.contexts.Close()
+	}
 }
 
 // handle is the runner's hold on an instance.
 type handle struct {
 	stop   context.CancelFunc
 	output *Output
+	proc   atomic.Pointer[launcher.Process] // nil before it is spawned
 }
 
 // Start begins to start in; see [Reporter] for what follows.
@@ -84,6 +94,17 @@ func (in *Instance) Output() *Output {
 	return in.handle.output
 }
 
+// Processes lists the instance's processes that are alive. It may be called without the lock.
+func (in *Instance) Processes() []int {
+	if in.handle == nil {
+		return nil
+	}
+	if proc := in.handle.proc.Load(); proc != nil {
+		return proc.Processes()
+	}
+	return nil
+}
+
 // start is the life of one instance, from its command to its last process.
 type start struct {
 	runner  *Runner
@@ -100,6 +121,7 @@ type start struct {
 	place engine.Place
 	plan  engine.Plan
 	proc  *launcher.Process
+	kept  *kept           // nil = its contexts are not kept
 	drain <-chan struct{} // closed when the output was read to its end
 }
 
@@ -129,6 +151,7 @@ func (s *start) choosesPort() bool { return s.model.Port == 0 && s.model.Upstrea
 
 // once is one try: prepare, spawn, prove, watch, stop.
 func (s *start) once(ctx context.Context) error {
+	defer s.leave()
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
@@ -138,6 +161,7 @@ func (s *start) once(ctx context.Context) error {
 	if err := s.spawn(); err != nil {
 		return err
 	}
+	s.identify(ctx)
 	run, err := s.becomeReady(ctx)
 	if err != nil {
 		s.end()
@@ -158,7 +182,7 @@ func (s *start) once(ctx context.Context) error {
 // prepare decides where the engine listens and what is run.
 func (s *start) prepare(ctx context.Context) error {
 	name := strings.Map(fitForName, s.id)
-	s.place = engine.Place{Instance: "assistant-" + s.runner.launcher.ID[:8] + "-" + name}
+	s.place = engine.Place{Instance: "assistant-" + s.runner.launcher.ID[:8] + "-" + name, Offload: s.in.Offload}
 	switch {
 	case s.model.Port > 0:
 		s.place.Port = s.model.Port
@@ -178,6 +202,7 @@ func (s *start) prepare(ctx context.Context) error {
 		}
 		s.place.Port = port
 	}
+	s.keep()
 	var err error
 	if s.plan, err = s.kind.Plan(s.model, s.place); err != nil {
 		return err
@@ -254,6 +279,7 @@ func (s *start) spawn() error {
 		out.Close()
 		return err
 	}
+	s.in.handle.proc.Store(s.proc)
 	go func() { // the pipe is read to its end, or until nothing of the instance is left
 		<-read
 		out.Close()

@@ -41,13 +41,18 @@ type report struct {
 	ready  chan *Running
 	dying  chan error
 	exited chan error
+	saved  chan int
+
+	waiting []Waiting // told to whoever asks
 }
 
 func newReport() *report {
-	return &report{ready: make(chan *Running, 1), dying: make(chan error, 1), exited: make(chan error, 1)}
+	return &report{ready: make(chan *Running, 1), dying: make(chan error, 1), exited: make(chan error, 1), saved: make(chan int, 1)}
 }
 
 func (r *report) Ready(_ *Instance, run *Running) { r.ready <- run }
+func (r *report) Waiting(*Instance) []Waiting     { return r.waiting }
+func (r *report) Saved(_ *Instance, attempt int)  { r.saved <- attempt }
 func (r *report) Dying(_ *Instance, err error)    { r.dying <- err }
 func (r *report) Exited(_ *Instance, err error)   { r.exited <- err }
 func (r *report) isReady(t *testing.T) *Running {
@@ -628,22 +633,5 @@ func TestOutputIsBounded(t *testing.T) {
 	}
 	if got := strings.Count(o.Tail(), "\n"); got != tailLines-1 {
 		t.Errorf("the tail has %d newlines", got)
-	}
-}
-
-func TestLoadWatchCallsWhileShort(t *testing.T) {
-	calls := make(chan struct{}, 1)
-	w := NewLoadWatch(func() {
-		select {
-		case calls <- struct{}{}:
-		default:
-		}
-	})
-	w.sample = func() (float64, float64, error) { return 2, 50, nil }
-	w.SetMax(1)
-	defer w.Close()
-	receive(t, calls, "a call", nil)
-	if load, available, err := sampleMachine(); err != nil || load < 0 || available <= 0 || available > 100 {
-		t.Errorf("sampleMachine = %v, %v, %v", load, available, err)
 	}
 }

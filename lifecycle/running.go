@@ -12,6 +12,10 @@ import (
 type Reporter interface {
 	// Ready says that the instance is proven to be ours and can serve.
 	Ready(in *Instance, run *Running)
+	// Waiting asks which requests wait for the instance's model, in the order of their turns.
+	Waiting(in *Instance) []Waiting
+	// Saved says that saving the contexts of an instance has ended, well or not.
+	Saved(in *Instance, attempt int)
 	// Dying says that a ready instance has failed by itself. What is left of it is stopped; Exited follows.
 	Dying(in *Instance, err error)
 	// Exited says that nothing is left of the instance. It is said exactly once, ready or
@@ -29,6 +33,8 @@ type Running struct {
 	Address string
 	Kind    engine.Kind
 
+	KeepsContexts bool // what it computed of its conversations can be saved
+
 	Spawned time.Duration // from the decision to start to the process's existence
 	Loaded  time.Duration // from the process's existence to readiness
 	ReadyAt time.Time
@@ -36,6 +42,7 @@ type Running struct {
 	Lean upstream.Transport // our own data path
 	Std  upstream.Transport // the standard library's
 
+	kept      *kept        // nil = its contexts are not kept
 	firstByte atomic.Int64 // nanoseconds from readiness to the first byte of the first answer; 0 = none yet
 }
 

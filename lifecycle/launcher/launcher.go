@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 )
@@ -167,6 +168,15 @@ func (p *Process) found() []int {
 		if Alive(pid, began) {
 			pids = append(pids, pid)
 		}
+	}
+	return pids
+}
+
+// Processes lists the program and what it started, as far as they are alive.
+func (p *Process) Processes() []int {
+	pids := p.found()
+	if !slices.Contains(pids, p.PID) {
+		pids = append(pids, p.PID)
 	}
 	return pids
 }
