@@ -60,7 +60,9 @@ func amdCard(dir string) (Card, bool) {
 	return c, true
 }
 
-func isBus(s string) bool { return len(s) == len("0000:03:00.0") && s[4] == ':' && s[7] == ':' && s[10] == '.' }
+func isBus(s string) bool {
+	return len(s) == len("0000:03:00.0") && s[4] == ':' && s[7] == ':' && s[10] == '.'
+}
 
 // uevent returns the value of a line KEY=value of the device's uevent.
 func (f files) uevent(key string) string {

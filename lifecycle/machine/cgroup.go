@@ -3,6 +3,7 @@ package machine
 import (
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -29,22 +30,13 @@ func findCgroup(root files) cgroup {
 		switch {
 		case f[0] == "0" && f[1] == "":
 			g.v2 = append(g.ancestors("sys/fs/cgroup", f[2]), g.ancestors("sys/fs/cgroup/unified", f[2])...)
-		case has(controllers, "memory"):
+		case slices.Contains(controllers, "memory"):
 			g.memory = g.ancestors("sys/fs/cgroup/memory", f[2])
-		case has(controllers, "cpu"):
+		case slices.Contains(controllers, "cpu"):
 			g.cpu = append(g.ancestors("sys/fs/cgroup/"+f[1], f[2]), g.ancestors("sys/fs/cgroup/cpu", f[2])...)
 		}
 	}
 	return g
-}
-
-func has(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }
 
 // ancestors returns the directories from a group up to the mount, the mount included.

@@ -59,7 +59,9 @@ func (l Listed) vendor() string {
 }
 
 // unified reports what the name alone tells: Apple's GPUs share the host's memory.
-func (l Listed) unified() bool { return strings.HasPrefix(l.Name, "Metal") || strings.HasPrefix(l.Name, "MTL") }
+func (l Listed) unified() bool {
+	return strings.HasPrefix(l.Name, "Metal") || strings.HasPrefix(l.Name, "MTL")
+}
 
 // again reports whether an earlier line is the same device through another back end. Two equal cards on one back end are two.
 func (l Listed) again(listed []Listed) bool {
@@ -77,7 +79,9 @@ func (l Listed) again(listed []Listed) bool {
 func (l Listed) backend() string { return strings.TrimRight(l.Name, "0123456789") }
 
 // alike compares models as back ends write them: Vulkan adds the driver's name, "AMD Radeon RX 7900 XTX (RADV NAVI31)".
-func alike(a, b string) bool { return a == b || strings.HasPrefix(b, a+" (") || strings.HasPrefix(a, b+" (") }
+func alike(a, b string) bool {
+	return a == b || strings.HasPrefix(b, a+" (") || strings.HasPrefix(a, b+" (")
+}
 
 // generic is 1 for a back end that works with any vendor's devices.
 func (l Listed) generic() int {

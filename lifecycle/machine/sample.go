@@ -31,10 +31,14 @@ type Sample struct {
 }
 
 // Room is what there is free of everything.
-func (s Sample) Room() Amount { return s.amount(s.Host.Available, func(d Device) int64 { return d.Free }) }
+func (s Sample) Room() Amount {
+	return s.amount(s.Host.Available, func(d Device) int64 { return d.Free })
+}
 
 // Capacity is what there is of everything.
-func (s Sample) Capacity() Amount { return s.amount(s.Host.Total, func(d Device) int64 { return d.Total }) }
+func (s Sample) Capacity() Amount {
+	return s.amount(s.Host.Total, func(d Device) int64 { return d.Total })
+}
 
 // amount leaves out unified devices: what they have is the host's.
 func (s Sample) amount(host int64, of func(Device) int64) Amount {

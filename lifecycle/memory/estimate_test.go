@@ -10,11 +10,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"assistant/internal/enginetest"
 	"assistant/lifecycle/machine"
 	"assistant/modeldir"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	enginetest.MaybeRun()
+	goleak.VerifyTestMain(m)
+}
 
 const gib = int64(1) << 30
 

@@ -124,7 +124,7 @@ func allowedDevices(w Wanted, devices []machine.Device, loading [machine.MaxDevi
 		if i >= machine.MaxDevices || w.LlamaServer && !devices[i].Listed {
 			continue
 		}
-		if loading[i] {
+		if loading[i] { //nolint:gosec // i is below MaxDevices
 			waiting = true
 			continue
 		}
@@ -218,8 +218,7 @@ func (n *Need) on(chosen []int, layers int, w Wanted, free machine.Amount, devic
 	case len(chosen) == 1:
 		shares = []int64{sum(n.offloaded(layers)) + n.DeviceCompute}
 	case len(chosen) > 1:
-		ok := false
-		if shares, ok = n.share(&p, w, free, devices); !ok {
+		if shares = n.share(&p, w, free, devices); shares == nil {
 			return p, false
 		}
 	}
@@ -256,8 +255,8 @@ func (n *Need) onHost(p Placement, w Wanted, free machine.Amount, devices []mach
 }
 
 // share divides the layers among several devices: by the model file's shares, else by what is free. It sets the counts and the shares
-// to tell the engine.
-func (n *Need) share(p *Placement, w Wanted, free machine.Amount, devices []machine.Device) ([]int64, bool) {
+// to tell the engine; nil if there is no way.
+func (n *Need) share(p *Placement, w Wanted, free machine.Amount, devices []machine.Device) []int64 {
 	layers := n.offloaded(p.Layers)
 	weights := w.TensorSplit
 	if len(weights) == 0 {
@@ -271,7 +270,7 @@ func (n *Need) share(p *Placement, w Wanted, free machine.Amount, devices []mach
 	}
 	if p.Counts = byWeight(len(layers), weights); len(w.TensorSplit) == 0 && !n.countsFit(p, layers, free, devices) {
 		if p.Counts = n.fill(p.Devices, layers, free, devices); p.Counts == nil {
-			return nil, false
+			return nil
 		}
 	}
 	shares := make([]int64, len(p.Devices))
@@ -285,11 +284,11 @@ func (n *Need) share(p *Placement, w Wanted, free machine.Amount, devices []mach
 	if len(w.TensorSplit) > 0 {
 		p.Split = weights
 	}
-	return shares, true
+	return shares
 }
 
 // shareRows splits each layer's weights; the context is on the main device (llama.cpp, --main-gpu).
-func (n *Need) shareRows(p *Placement, w Wanted, layers []Block, weights []float64) ([]int64, bool) {
+func (n *Need) shareRows(p *Placement, w Wanted, layers []Block, weights []float64) []int64 {
 	var size, context int64
 	for _, b := range layers {
 		size, context = size+b.Weights, context+b.Context
@@ -299,7 +298,7 @@ func (n *Need) shareRows(p *Placement, w Wanted, layers []Block, weights []float
 		total += x
 	}
 	if total <= 0 {
-		return nil, false
+		return nil
 	}
 	shares := make([]int64, len(weights))
 	for k, x := range weights {
@@ -310,11 +309,11 @@ func (n *Need) shareRows(p *Placement, w Wanted, layers []Block, weights []float
 		main = *w.MainGPU
 	}
 	if main < 0 || main >= len(shares) {
-		return nil, false
+		return nil
 	}
 	shares[main] += context
 	p.Split = weights
-	return shares, true
+	return shares
 }
 
 // byWeight gives each device its share of n layers as llama.cpp does: layer j goes to the first device whose
@@ -408,13 +407,13 @@ func NeverFits(n Need, w Wanted, capacity machine.Amount, devices []machine.Devi
 	if _, ok := Best(n, w, capacity, devices); ok {
 		return nil
 	}
-	has := machine.GiB(capacity.Host) + " of memory"
+	has := []string{machine.GiB(capacity.Host) + " of memory"}
 	for i, d := range devices {
 		if i < machine.MaxDevices && !d.Unified && (d.Listed || !w.LlamaServer) {
-			has += fmt.Sprintf(" and %s %s", d.Name, machine.GiB(capacity.Device[i]))
+			has = append(has, d.Name+" "+machine.GiB(capacity.Device[i]))
 		}
 	}
-	return fmt.Errorf("needs %s (%s) but this machine has %s; lower ctx_size, use a smaller quantisation, or set memory", machine.GiB(n.all()), n.parts(), has)
+	return fmt.Errorf("needs %s (%s) but this machine has %s; lower ctx_size, use a smaller quantisation, or set memory", machine.GiB(n.all()), n.parts(), strings.Join(has, " and "))
 }
 
 func (n *Need) parts() string {
