@@ -71,12 +71,10 @@ func (g cgroup) memoryLimits(m Memory) Memory {
 	return m
 }
 
-// within returns m in a group that may use limit and uses used.
+// within returns m in a group that may use limit and uses used. An outer group may be wider than an inner one and yet have less left.
+// No limit is math.MaxInt64, and in v1 a number near it.
 func (m Memory) within(limit, used int64) Memory {
-	if limit >= m.Total && m.Total > 0 { // v1 says "none" by a number near 1<<63
-		return m
-	}
-	m.Total = limit
+	m.Total = min(m.Total, limit)
 	m.Available = max(0, min(m.Available, limit-max(0, used)))
 	return m
 }
