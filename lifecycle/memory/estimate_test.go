@@ -253,6 +253,11 @@ func TestContextFitsTheMachine(t *testing.T) {
 	if n = estimate(t, m, here); n.Context != 131072 { // hopeless: it is told with what it is trained for
 		t.Errorf("%d tokens in a machine that never holds it", n.Context)
 	}
+	m.Memory = 8 * gib
+	if n = estimate(t, m, Here{}); n.Context >= 32768 || n.Context < 16384 || n.all() != 8*gib {
+		t.Errorf("%d tokens in a declared %s", n.Context, machine.GiB(n.all()))
+	}
+	m.Memory = 0
 	here.Host.Total = 12 * gib
 	m.CtxSize = 131072
 	if n = estimate(t, m, here); n.Context != 131072 {
