@@ -3,6 +3,7 @@ package machine
 import (
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -29,22 +30,13 @@ func findCgroup(root files) cgroup {
 		switch {
 		case f[0] == "0" && f[1] == "":
 			g.v2 = append(g.ancestors("sys/fs/cgroup", f[2]), g.ancestors("sys/fs/cgroup/unified", f[2])...)
-		case has(controllers, "memory"):
+		case slices.Contains(controllers, "memory"):
 			g.memory = g.ancestors("sys/fs/cgroup/memory", f[2])
-		case has(controllers, "cpu"):
+		case slices.Contains(controllers, "cpu"):
 			g.cpu = append(g.ancestors("sys/fs/cgroup/"+f[1], f[2]), g.ancestors("sys/fs/cgroup/cpu", f[2])...)
 		}
 	}
 	return g
-}
-
-func has(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }
 
 // ancestors returns the directories from a group up to the mount, the mount included.
@@ -79,12 +71,10 @@ func (g cgroup) memoryLimits(m Memory) Memory {
 	return m
 }
 
-// within returns m in a group that may use limit and uses used.
+// within returns m in a group that may use limit and uses used. An outer group may be wider than an inner one and yet have less left.
+// No limit is math.MaxInt64, and in v1 a number near it.
 func (m Memory) within(limit, used int64) Memory {
-	if limit >= m.Total && m.Total > 0 { // v1 says "none" by a number near 1<<63
-		return m
-	}
-	m.Total = limit
+	m.Total = min(m.Total, limit)
 	m.Available = max(0, min(m.Available, limit-max(0, used)))
 	return m
 }

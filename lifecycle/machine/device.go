@@ -79,6 +79,17 @@ func Refresh(devices []Device, cards []Card) []Device {
 	return devices
 }
 
+// sharing marks as unified what only llama-server knows of and what is as large as the host's memory: integrated GPUs (Jetson
+// without nvidia-smi, Intel's through Vulkan) offer all of that.
+func sharing(devices []Device, host int64) []Device {
+	for i := range devices {
+		if d := &devices[i]; d.Vendor == "" && near(d.Total, host) {
+			d.Unified = true
+		}
+	}
+	return devices
+}
+
 func (d *Device) adopt(c Card) {
 	d.ID, d.Bus, d.Vendor = c.ID, c.Bus, c.Vendor
 	d.Unified = d.Unified || c.Unified

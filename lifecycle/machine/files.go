@@ -51,7 +51,7 @@ func (t tools) run(ctx context.Context, name string, args ...string) (string, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, toolTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // a vendor's tool, or the engine
 	cmd.Env = append(os.Environ(), t.env...)
 	cmd.WaitDelay = time.Second // a grandchild may hold the pipe
 	var out limited

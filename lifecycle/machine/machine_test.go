@@ -213,6 +213,33 @@ func TestSmallMachineInALargeGroup(t *testing.T) {
 	}
 }
 
+// An outer group that is wider than ours, and nearly full of others.
+func TestFullOuterGroup(t *testing.T) {
+	root := t.TempDir()
+	if err := os.CopyFS(root, os.DirFS("testdata/systemd-v2")); err != nil {
+		t.Fatal(err)
+	}
+	slice := filepath.Join(root, "sys/fs/cgroup/system.slice/models.slice")
+	for name, text := range map[string]string{"assistant.service/memory.max": "4294967296", "memory.current": "10737000000"} {
+		if err := os.WriteFile(filepath.Join(slice, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := Memory{4 * gib, 10*gib - (10737000000 - gib)}
+	if got := findCgroup(files(root)).memoryLimits(Memory{30 * gib, 20 * gib}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// A device that nobody knows but llama-server, as large as the host, is the host's memory: Jetson, Intel's.
+func TestUnknownDeviceAsLargeAsTheHost(t *testing.T) {
+	devices := []Device{{Name: "CUDA0", Total: 60 * gib}, {Name: "CUDA1", Total: 24 * gib}, {Name: "CUDA2", Vendor: NVIDIA, Total: 61 * gib}}
+	got := sharing(devices, 62*gib)
+	if !got[0].Unified || got[1].Unified || got[2].Unified {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestPressureFiles(t *testing.T) {
 	for name, want := range map[string][2]float64{
 		"host-plain": {12.5, 3.25},

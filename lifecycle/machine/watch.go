@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/shirou/gopsutil/v3/mem"
 )
 
 const (
@@ -135,6 +137,7 @@ const (
 type deviceSampler struct {
 	cards func(context.Context) []Card
 	list  func(context.Context) ([]Listed, bool)
+	host  func(context.Context) int64 // the machine's memory, bytes
 
 	devices []Device
 	next    time.Time // when to ask for the list again; the zero time = now
@@ -157,6 +160,13 @@ func newDeviceSampler(root files, llamaServer string) *deviceSampler {
 			}
 			return ParseListed(out)
 		},
+		host: func(ctx context.Context) int64 {
+			m, err := mem.VirtualMemoryWithContext(procOf(ctx, root))
+			if err != nil {
+				return 0
+			}
+			return int64(m.Total) //nolint:gosec // bytes of memory fit
+		},
 	}
 }
 
@@ -171,7 +181,7 @@ func (d *deviceSampler) sample(ctx context.Context) []Device {
 		return d.devices
 	}
 	listed, ok := d.list(ctx)
-	d.devices = Merge(listed, cards)
+	d.devices = sharing(Merge(listed, cards), d.host(ctx))
 	d.settled = ok && known(d.devices)
 	d.next = now.Add(relistEvery)
 	if !ok {

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -10,8 +11,8 @@ type arguments []string
 
 // value returns what the last of the flags given says, also written --flag=value.
 func (a arguments) value(flags ...string) (string, bool) {
-	for i := len(a) - 1; i >= 0; i-- {
-		name, v, joined := strings.Cut(a[i], "=")
+	for i, arg := range slices.Backward(a) {
+		name, v, joined := strings.Cut(arg, "=")
 		for _, f := range flags {
 			if name != f {
 				continue
@@ -39,12 +40,5 @@ func (a arguments) number(flags ...string) (int, bool) {
 
 // has reports whether one of the flags is there.
 func (a arguments) has(flags ...string) bool {
-	for _, arg := range a {
-		for _, f := range flags {
-			if arg == f {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(a, func(arg string) bool { return slices.Contains(flags, arg) })
 }

@@ -42,9 +42,16 @@ func Estimate(ctx context.Context, m *modeldir.Model, here Here) (Need, error) {
 		return opaque(m), fmt.Errorf("memory of %s: %w", m.Name, err)
 	}
 	if m.Memory > 0 {
+		n = s.fitted(n, h, func(n Need) bool { return n.all() <= m.Memory })
 		return n.scaledTo(m.Memory), nil
 	}
-	n = s.fitted(n, h, Want(m, here.Host.Total), here)
+	if here.Host.Total > 0 {
+		w := Want(m, 0) // all weights in memory
+		n = s.fitted(n, h, func(n Need) bool {
+			_, ok := Best(n, w, here.capacity(), here.Devices)
+			return ok
+		})
+	}
 	return calibrate(ctx, n, m, s, here), nil
 }
 
@@ -104,11 +111,12 @@ func (n Need) scaledTo(total int64) Need {
 // leastContext is the context, in tokens for each slot, below which it is not shrunk: llama.cpp's own least (--fit-ctx).
 const leastContext = 4096
 
-// fitted shrinks a context that nobody asked for to what the whole machine holds, as llama-server's --fit does: models of today
-// are trained for more than most machines can hold. A context that was asked for stays.
-func (s settings) fitted(n Need, h *header, w Wanted, here Here) Need {
+// fitted shrinks a context that nobody asked for to what was declared or what the whole machine holds, as llama-server's --fit does:
+// models of today are trained for more than most machines can hold. A context that was asked for stays, and so does one that
+// does not help.
+func (s settings) fitted(n Need, h *header, fits func(Need) bool) Need {
 	least := padded(leastContext) * s.streams
-	if s.given || here.Host.Total == 0 || s.context <= least || fits(n, w, here) {
+	if s.given || s.context <= least || fits(n) {
 		return n
 	}
 	best := n
@@ -116,20 +124,13 @@ func (s settings) fitted(n Need, h *header, w Wanted, here Here) Need {
 		s.context = (low + high) / 2 / (256 * s.streams) * (256 * s.streams)
 		s.context = max(s.context, least)
 		try, err := s.need(h)
-		if err == nil && fits(try, w, here) {
+		if err == nil && fits(try) {
 			best, low = try, s.context+256*s.streams
 		} else {
 			high = s.context - 256*s.streams
 		}
 	}
 	return best
-}
-
-// fits reports whether the need, all weights in memory, has room in the empty machine.
-func fits(n Need, w Wanted, here Here) bool {
-	w.Host = 0
-	_, ok := Best(n, w, here.capacity(), here.Devices)
-	return ok
 }
 
 // settings are what of a model's configuration changes its need.

@@ -65,7 +65,7 @@ func calibrate(ctx context.Context, n Need, m *modeldir.Model, s settings, here 
 	if s.streams == 1 && s.slots > 1 {
 		args = append(args, "--kv-unified")
 	}
-	cmd := exec.CommandContext(ctx, tool, append(args, "-ngl", "999", "--fit-print", "on")...)
+	cmd := exec.CommandContext(ctx, tool, append(args, "-ngl", "999", "--fit-print", "on")...) //nolint:gosec // the engine's own tool
 	cmd.Env = os.Environ()
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()

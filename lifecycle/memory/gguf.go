@@ -111,7 +111,7 @@ func parseHeader(r *bufio.Reader, size int64) (*header, error) {
 	if n := h.numbers["split.count"]; n >= 1 && n < 100000 {
 		h.count = int(n)
 	}
-	p.tensors(h, int(tensors), size) //nolint:gosec // bounded above
+	p.tensors(h, int(tensors), size)
 	if p.err != nil {
 		return nil, errGGUF
 	}
@@ -158,7 +158,7 @@ func (p *parser) array(h *header, key string) {
 		return
 	}
 	if key == "tokenizer.ggml.tokens" {
-		h.vocab = int(n) //nolint:gosec // bounded above
+		h.vocab = int(n)
 	}
 	if kind == typeString {
 		for range n {
@@ -216,8 +216,7 @@ func (p *parser) tensors(h *header, n int, size int64) {
 	})
 	data := size - p.left // where the tensors' data begins, less the padding
 	end := uint64(max(0, size-data))
-	for i := len(places) - 1; i >= 0; i-- {
-		at := places[i]
+	for _, at := range slices.Backward(places) {
 		if at.offset > end {
 			p.err = errGGUF // it lies beyond the file: a download that was cut off
 			return
@@ -299,7 +298,7 @@ func (p *parser) skip(n uint64) {
 		p.err = errGGUF
 		return
 	}
-	_, p.err = p.r.Discard(int(n)) //nolint:gosec // checked
+	_, p.err = p.r.Discard(int(n))
 	p.left -= int64(n)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -126,7 +127,7 @@ func (l *Learnt) Get(key string) (Facts, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f, ok := l.facts[key]
-	f.Devices = clone(f.Devices)
+	f.Devices = maps.Clone(f.Devices)
 	return f, ok
 }
 
@@ -263,17 +264,6 @@ func replaceFile(path string, b []byte) error {
 	return nil
 }
 
-func clone(m map[string]int64) map[string]int64 {
-	if m == nil {
-		return nil
-	}
-	c := make(map[string]int64, len(m))
-	for k, v := range m {
-		c[k] = v
-	}
-	return c
-}
-
 // Combine puts what was learnt into an estimate. What was declared stays as it is. Of what the header gives exactly, weights and context,
 // nothing is taken off: a peak that was measured before the context was full would promise too little. What was learnt moves the rest: the
 // process, and the buffers on each device. For an engine we cannot look into, what was learnt is all there is.
@@ -287,7 +277,7 @@ func Combine(n Need, f Facts) Need {
 		n.Process, n.Output, n.Blocks = f.HostHard, Block{}, nil
 		n.Rest = Block{Weights: f.HostSoft}
 		n.Fixed = nil
-		for _, id := range slices.Sorted(keysOf(f.Devices)) {
+		for _, id := range slices.Sorted(maps.Keys(f.Devices)) {
 			n.Fixed = append(n.Fixed, Share{id, f.Devices[id]})
 		}
 		return n
@@ -310,16 +300,6 @@ func Combine(n Need, f Facts) Need {
 		n.DeviceCompute = max(0, (onDevices-sum(n.offloaded(f.Layers))+used-1)/used)
 	}
 	return n
-}
-
-func keysOf(m map[string]int64) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // DeviceKey is how facts name a device.

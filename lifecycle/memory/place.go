@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -80,25 +81,56 @@ func Place(n Need, w Wanted, free machine.Amount, devices []machine.Device, load
 	if len(n.Fixed) > 0 {
 		return placeFixed(n, w, free, devices, loading)
 	}
+	s := newSearch(&n, w, free, devices)
 	layers, exact := n.wantedLayers(w)
 	if layers == 0 {
-		return n.on(nil, 0, w, free, devices)
+		return s.on(nil, 0)
 	}
-	allowed, waiting := allowedDevices(w, devices, loading)
+	waiting := s.allow(loading)
 	if exact {
-		return n.best(layers, allowed, w, free, devices)
+		return s.best(layers)
 	}
 	least := max(0, min(w.AtLeast, layers))
 	if waiting {
 		least = layers
 	}
 	for l := layers; l >= least; l-- {
-		if p, ok := n.best(l, allowed, w, free, devices); ok {
+		if p, ok := s.best(l); ok {
 			return p, true
 		}
 	}
 	return Placement{}, false
 }
+
+// search is a question, and what of it need be worked out only once.
+type search struct {
+	*Need
+	w       Wanted
+	free    machine.Amount
+	devices []machine.Device
+
+	layers []Block // the blocks, then the output layer
+	after  []int64 // bytes of the last so many layers
+
+	allowed []int // devices, in the order the engine is to have them
+	byRoom  []int // the same, the least free first
+	room    int64 // what layers have room in, on all of them together
+}
+
+func newSearch(n *Need, w Wanted, free machine.Amount, devices []machine.Device) *search {
+	s := &search{Need: n, w: w, free: free, devices: devices}
+	if len(n.Blocks) > 0 {
+		s.layers = n.offloaded(n.Layers())
+	}
+	s.after = make([]int64, len(s.layers)+1)
+	for i := range s.layers {
+		s.after[i+1] = s.after[i] + s.layers[len(s.layers)-1-i].bytes()
+	}
+	return s
+}
+
+// last returns the layers that go to devices when so many do.
+func (s *search) last(layers int) []Block { return s.layers[len(s.layers)-layers:] }
 
 // Best places the model in a machine that is empty: the most that can be hoped for.
 func Best(n Need, w Wanted, capacity machine.Amount, devices []machine.Device) (Placement, bool) {
@@ -118,25 +150,33 @@ func (n *Need) wantedLayers(w Wanted) (layers int, exact bool) {
 	return all, false
 }
 
-// allowedDevices returns the indices of the devices that may be used now, and whether another is only waiting for a load to end.
-func allowedDevices(w Wanted, devices []machine.Device, loading [machine.MaxDevices]bool) (allowed []int, waiting bool) {
-	for _, i := range w.inOrder(devices) {
-		if i >= machine.MaxDevices || w.LlamaServer && !devices[i].Listed {
+// allow finds the devices that may be used now, and reports whether another is only waiting for a load to end.
+func (s *search) allow(loading [machine.MaxDevices]bool) (waiting bool) {
+	for _, i := range s.w.inOrder(s.devices) {
+		if i >= machine.MaxDevices || s.w.LlamaServer && !s.devices[i].Listed {
 			continue
 		}
-		if loading[i] {
+		if loading[i] { //nolint:gosec // i is below MaxDevices
 			waiting = true
 			continue
 		}
-		allowed = append(allowed, i)
+		s.allowed = append(s.allowed, i)
 	}
-	if w.SplitMode == SplitNone && w.MainGPU != nil { // it names one of the devices
-		if *w.MainGPU < 0 || *w.MainGPU >= len(allowed) || waiting {
-			return nil, waiting
+	if s.w.SplitMode == SplitNone && s.w.MainGPU != nil { // it names one of the devices
+		if main := *s.w.MainGPU; waiting || main < 0 || main >= len(s.allowed) {
+			s.allowed = nil
+		} else {
+			s.allowed = s.allowed[main : main+1]
 		}
-		allowed = allowed[*w.MainGPU : *w.MainGPU+1]
 	}
-	return allowed, waiting
+	for _, i := range s.allowed {
+		s.room += max(0, s.usable(i)-s.DeviceCompute)
+	}
+	s.byRoom = slices.Clone(s.allowed)
+	slices.SortStableFunc(s.byRoom, func(a, b int) int {
+		return cmp.Or(cmp.Compare(s.usable(a), s.usable(b)), cmp.Compare(a, b))
+	})
+	return waiting
 }
 
 // inOrder returns the indices of the devices the model file names, in its order, or of all.
@@ -157,43 +197,38 @@ func (w Wanted) inOrder(devices []machine.Device) []int {
 }
 
 // best places so many layers, on one device or else on as few as possible.
-func (n *Need) best(layers int, allowed []int, w Wanted, free machine.Amount, devices []machine.Device) (Placement, bool) {
+func (s *search) best(layers int) (Placement, bool) {
 	if layers == 0 {
-		return n.on(nil, 0, w, free, devices)
+		return s.on(nil, 0)
 	}
-	room := func(i int) int64 { return usable(i, free, devices) }
-	byRoom := slices.Clone(allowed)
-	slices.SortStableFunc(byRoom, func(a, b int) int {
-		switch ra, rb := room(a), room(b); {
-		case ra < rb:
-			return -1
-		case ra > rb:
-			return 1
-		}
-		return a - b
-	})
-	if len(w.TensorSplit) == 0 || w.SplitMode == SplitNone {
-		for _, i := range byRoom {
-			if p, ok := n.on([]int{i}, layers, w, free, devices); ok {
+	if s.after[layers] > s.room {
+		return Placement{}, false
+	}
+	if len(s.w.TensorSplit) == 0 || s.w.SplitMode == SplitNone {
+		for _, i := range s.byRoom {
+			if s.after[layers] > s.usable(i)-s.DeviceCompute {
+				continue
+			}
+			if p, ok := s.on([]int{i}, layers); ok {
 				return p, true
 			}
 		}
 	}
-	if w.SplitMode == SplitNone {
+	if s.w.SplitMode == SplitNone {
 		return Placement{}, false
 	}
-	if len(w.TensorSplit) > 0 { // shares are given for all the devices: use all
-		return n.on(allowed, layers, w, free, devices)
+	if len(s.w.TensorSplit) > 0 { // shares are given for all the devices: use all
+		return s.on(s.allowed, layers)
 	}
-	for k := 2; k <= len(byRoom); k++ {
-		roomiest := byRoom[len(byRoom)-k:]
+	for k := 2; k <= len(s.byRoom); k++ {
+		roomiest := s.byRoom[len(s.byRoom)-k:]
 		var chosen []int
-		for _, i := range allowed { // in the order the engine is to have them
+		for _, i := range s.allowed { // in the order the engine is to have them
 			if slices.Contains(roomiest, i) {
 				chosen = append(chosen, i)
 			}
 		}
-		if p, ok := n.on(chosen, layers, w, free, devices); ok {
+		if p, ok := s.on(chosen, layers); ok {
 			return p, true
 		}
 	}
@@ -201,6 +236,8 @@ func (n *Need) best(layers int, allowed []int, w Wanted, free machine.Amount, de
 }
 
 // usable is what may be put on a device.
+func (s *search) usable(i int) int64 { return usable(i, s.free, s.devices) }
+
 func usable(i int, free machine.Amount, devices []machine.Device) int64 {
 	if devices[i].Unified {
 		return max(0, free.Host-margin(devices[i]))
@@ -209,45 +246,44 @@ func usable(i int, free machine.Amount, devices []machine.Device) int64 {
 }
 
 // on places layers on exactly those devices, if they have room.
-func (n *Need) on(chosen []int, layers int, w Wanted, free machine.Amount, devices []machine.Device) (Placement, bool) {
+func (s *search) on(chosen []int, layers int) (Placement, bool) {
 	p := Placement{Devices: chosen, Layers: layers}
 	var shares []int64
 	switch {
 	case len(chosen) == 0 && layers > 0:
 		return p, false
 	case len(chosen) == 1:
-		shares = []int64{sum(n.offloaded(layers)) + n.DeviceCompute}
+		shares = []int64{s.after[layers] + s.DeviceCompute}
 	case len(chosen) > 1:
-		ok := false
-		if shares, ok = n.share(&p, w, free, devices); !ok {
+		if shares = s.share(&p); shares == nil {
 			return p, false
 		}
 	}
 	for k, i := range chosen {
-		if shares[k] > usable(i, free, devices) {
+		if shares[k] > s.usable(i) {
 			return p, false
 		}
-		if devices[i].Unified {
+		if s.devices[i].Unified {
 			p.Amount.Host += shares[k]
 		} else {
 			p.Amount.Device[i] += shares[k]
 		}
 	}
-	return n.onHost(p, w, free, devices)
+	return s.onHost(p)
 }
 
 // onHost adds what stays on the host.
-func (n *Need) onHost(p Placement, w Wanted, free machine.Amount, devices []machine.Device) (Placement, bool) {
-	hard, soft := n.Host(p.Layers)
+func (s *search) onHost(p Placement) (Placement, bool) {
+	hard, soft := s.Host(p.Layers)
 	hard += p.Amount.Host // on unified devices
-	room := free.Host
-	if slices.ContainsFunc(p.Devices, func(i int) bool { return devices[i].Unified }) {
-		room -= margin(devices[p.Devices[0]])
+	room := s.free.Host
+	if slices.ContainsFunc(p.Devices, func(i int) bool { return s.devices[i].Unified }) {
+		room -= margin(s.devices[p.Devices[0]])
 	}
 	switch {
 	case hard+soft <= max(0, room):
 		p.Amount.Host = hard + soft
-	case w.Host > 0 && hard+soft > w.Host && hard <= room:
+	case s.w.Host > 0 && hard+soft > s.w.Host && hard <= room:
 		p.Amount.Host = room // the weights exceed the machine: the rest of them pages
 	default:
 		return p, false
@@ -256,40 +292,40 @@ func (n *Need) onHost(p Placement, w Wanted, free machine.Amount, devices []mach
 }
 
 // share divides the layers among several devices: by the model file's shares, else by what is free. It sets the counts and the shares
-// to tell the engine.
-func (n *Need) share(p *Placement, w Wanted, free machine.Amount, devices []machine.Device) ([]int64, bool) {
-	layers := n.offloaded(p.Layers)
-	weights := w.TensorSplit
+// to tell the engine; nil if there is no way.
+func (s *search) share(p *Placement) []int64 {
+	layers := s.last(p.Layers)
+	weights := s.w.TensorSplit
 	if len(weights) == 0 {
 		for _, i := range p.Devices {
-			weights = append(weights, float64(usable(i, free, devices)))
+			weights = append(weights, float64(s.usable(i)))
 		}
 	}
 	weights = slices.Concat(weights, make([]float64, len(p.Devices)))[:len(p.Devices)]
-	if w.SplitMode != "" && w.SplitMode != SplitLayer {
-		return n.shareRows(p, w, layers, weights)
+	if s.w.SplitMode != "" && s.w.SplitMode != SplitLayer {
+		return s.shareRows(p, layers, weights)
 	}
-	if p.Counts = byWeight(len(layers), weights); len(w.TensorSplit) == 0 && !n.countsFit(p, layers, free, devices) {
-		if p.Counts = n.fill(p.Devices, layers, free, devices); p.Counts == nil {
-			return nil, false
+	if p.Counts = byWeight(len(layers), weights); len(s.w.TensorSplit) == 0 && !s.countsFit(p, layers) {
+		if p.Counts = s.fill(p.Devices, layers); p.Counts == nil {
+			return nil
 		}
 	}
 	shares := make([]int64, len(p.Devices))
 	p.Split = make([]float64, len(p.Devices))
 	first := 0
 	for k, count := range p.Counts {
-		shares[k] = sum(layers[first:first+count]) + n.DeviceCompute
+		shares[k] = sum(layers[first:first+count]) + s.DeviceCompute
 		p.Split[k] = float64(count)
 		first += count
 	}
-	if len(w.TensorSplit) > 0 {
+	if len(s.w.TensorSplit) > 0 {
 		p.Split = weights
 	}
-	return shares, true
+	return shares
 }
 
 // shareRows splits each layer's weights; the context is on the main device (llama.cpp, --main-gpu).
-func (n *Need) shareRows(p *Placement, w Wanted, layers []Block, weights []float64) ([]int64, bool) {
+func (s *search) shareRows(p *Placement, layers []Block, weights []float64) []int64 {
 	var size, context int64
 	for _, b := range layers {
 		size, context = size+b.Weights, context+b.Context
@@ -299,22 +335,22 @@ func (n *Need) shareRows(p *Placement, w Wanted, layers []Block, weights []float
 		total += x
 	}
 	if total <= 0 {
-		return nil, false
+		return nil
 	}
 	shares := make([]int64, len(weights))
 	for k, x := range weights {
-		shares[k] = int64(float64(size)*x/total) + 1 + n.DeviceCompute
+		shares[k] = int64(float64(size)*x/total) + 1 + s.DeviceCompute
 	}
 	main := 0
-	if w.MainGPU != nil {
-		main = *w.MainGPU
+	if s.w.MainGPU != nil {
+		main = *s.w.MainGPU
 	}
 	if main < 0 || main >= len(shares) {
-		return nil, false
+		return nil
 	}
 	shares[main] += context
 	p.Split = weights
-	return shares, true
+	return shares
 }
 
 // byWeight gives each device its share of n layers as llama.cpp does: layer j goes to the first device whose
@@ -342,10 +378,10 @@ func byWeight(n int, weights []float64) []int {
 	return counts
 }
 
-func (n *Need) countsFit(p *Placement, layers []Block, free machine.Amount, devices []machine.Device) bool {
+func (s *search) countsFit(p *Placement, layers []Block) bool {
 	first := 0
 	for k, count := range p.Counts {
-		if count == 0 || sum(layers[first:first+count])+n.DeviceCompute > usable(p.Devices[k], free, devices) {
+		if count == 0 || sum(layers[first:first+count])+s.DeviceCompute > s.usable(p.Devices[k]) {
 			return false
 		}
 		first += count
@@ -354,11 +390,11 @@ func (n *Need) countsFit(p *Placement, layers []Block, free machine.Amount, devi
 }
 
 // fill puts as many layers on each device as it holds, one device after the other; nil if some are left.
-func (n *Need) fill(chosen []int, layers []Block, free machine.Amount, devices []machine.Device) []int {
+func (s *search) fill(chosen []int, layers []Block) []int {
 	counts := make([]int, len(chosen))
 	next := 0
 	for k, i := range chosen {
-		room := usable(i, free, devices) - n.DeviceCompute
+		room := s.usable(i) - s.DeviceCompute
 		for next < len(layers) && layers[next].bytes() <= room {
 			room -= layers[next].bytes()
 			next++
@@ -394,7 +430,7 @@ func placeFixed(n Need, w Wanted, free machine.Amount, devices []machine.Device,
 	}
 	slices.Sort(p.Devices)
 	p.Devices = slices.Compact(p.Devices)
-	return n.onHost(p, w, free, devices)
+	return newSearch(&n, w, free, devices).onHost(p)
 }
 
 // NeverFits tells why the model can never run here, in numbers, or returns nil. capacity is all the machine has, less what the caller keeps.
@@ -408,13 +444,13 @@ func NeverFits(n Need, w Wanted, capacity machine.Amount, devices []machine.Devi
 	if _, ok := Best(n, w, capacity, devices); ok {
 		return nil
 	}
-	has := machine.GiB(capacity.Host) + " of memory"
+	has := []string{machine.GiB(capacity.Host) + " of memory"}
 	for i, d := range devices {
 		if i < machine.MaxDevices && !d.Unified && (d.Listed || !w.LlamaServer) {
-			has += fmt.Sprintf(" and %s %s", d.Name, machine.GiB(capacity.Device[i]))
+			has = append(has, d.Name+" "+machine.GiB(capacity.Device[i]))
 		}
 	}
-	return fmt.Errorf("needs %s (%s) but this machine has %s; lower ctx_size, use a smaller quantisation, or set memory", machine.GiB(n.all()), n.parts(), has)
+	return fmt.Errorf("needs %s (%s) but this machine has %s; lower ctx_size, use a smaller quantisation, or set memory", machine.GiB(n.all()), n.parts(), strings.Join(has, " and "))
 }
 
 func (n *Need) parts() string {
