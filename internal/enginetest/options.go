@@ -24,7 +24,7 @@ type Options struct {
 	Metrics    bool   // --metrics: without it /metrics is 501
 	SlotDir    string // --slot-save-path: slots then hold what they computed, and can be saved and restored; see kv
 
-	Version    bool   // --version: say the build and end
+	Version bool // --version: say the build and end
 
 	// Starting.
 	StartDelay time.Duration // --start-delay
