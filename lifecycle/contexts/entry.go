@@ -43,7 +43,7 @@ type entry struct {
 
 func (e *entry) bytes() int64 { return e.Size + e.sidecar }
 
-// halfLife is how fast the expected return of somebody to a conversation falls: by half a day. It is a guess, people
+// halfLife is how fast the expected return of somebody to a conversation falls: to a half in a day. It is a guess: people
 // come back the same day or not for long.
 const halfLife = 24 * time.Hour
 
@@ -61,7 +61,7 @@ func (e *entry) value(now time.Time) float64 {
 }
 
 // restoreSpeed is how fast a file is at least checked and taken in, in bytes a nanosecond: 1 GB/s, which is a disk's
-// (139 MB: 20 ms for the engine, 30 to 50 for the check, when in memory).
+// (139 MB: 20 ms for the engine and 50 ms for the check, when in memory).
 const restoreSpeed = 1
 
 // worthwhile says whether so many tokens of the entry cost more to compute than the entry to restore.

@@ -109,7 +109,7 @@ const versionTimeout = 10 * time.Second
 func version(ctx context.Context, program string, env []string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, "--version") //nolint:gosec // the engine's own program
+	cmd := exec.CommandContext(ctx, program, "--version")
 	cmd.Env = append(os.Environ(), env...)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
@@ -136,7 +136,7 @@ func sample(at fileStamp) (string, error) {
 	}
 	defer f.Close()
 	h := sha256.New()
-	io.WriteString(h, at.String())
+	note(h, at.String())
 	parts := []struct{ from, n int64 }{{0, sampleEnd}, {max(0, at.size-sampleEnd), sampleEnd}}
 	for i := range int64(sampleBlocks) {
 		parts = append(parts, struct{ from, n int64 }{at.size / sampleBlocks * i, sampleBlock})

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"net"
 	"net/http"
-	"os"
+	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,7 +70,7 @@ func chat(name string, tokens int) []message {
 
 // next is the turn after an answer.
 func next(turn []message, answer string) []message {
-	return append(turn[:len(turn):len(turn)], message{"assistant", answer}, message{"user", "Go on, please."})
+	return slices.Concat(turn, []message{{"assistant", answer}, {"user", "Go on, please."}})
 }
 
 func bodyOf(t testing.TB, turn []message, tokens int) []byte {
@@ -171,27 +171,9 @@ func alive(t testing.TB, at Endpoint) {
 // handler is an engine made of a handler, for what no fake engine does.
 func handler(t *testing.T, h http.HandlerFunc) (network, address string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "") // a socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{Handler: h}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = srv.Serve(l)
-	}()
-	t.Cleanup(func() {
-		srv.Close()
-		<-done
-		os.RemoveAll(dir)
-	})
-	return "unix", path
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return "tcp", srv.Listener.Addr().String()
 }
 
 // soon is a context that ends soon, and so stands for an urgent eviction.

@@ -56,7 +56,7 @@ func readTokens(path string, n int) ([]int32, error) {
 const sumChunk = 1 << 20
 
 // checksum returns a file's length and XXH64. It finds damage, not malice: who can write here is this user.
-// (Measured, 139 MB in memory: XXH64 and CRC-32C a tenth to a quarter of the time of SHA-256.)
+// (Measured, 139 MB in memory, on busy cores: XXH64 50 ms, CRC-32C 100 ms, SHA-256 300 ms.)
 func checksum(ctx context.Context, path string) (size int64, sum uint64, err error) {
 	f, err := os.Open(path)
 	if err != nil {

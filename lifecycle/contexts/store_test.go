@@ -105,7 +105,7 @@ func TestSharedBeginning(t *testing.T) {
 	s := open(t, t.TempDir(), 1<<30)
 	turn := chat("rivers", 300)
 	keep(t, s, turn, nil)
-	other := append(turn[:1:1], message{"user", "Something else."})
+	other := []message{turn[0], {"user", "Something else."}}
 	at := fake(t, s)
 	given := restore(t, s, at, identity, other)
 	if len(given) != 1 || given[0].Common < 256 || given[0].Common == given[0].Tokens {
@@ -365,7 +365,7 @@ func TestOfNoUse(t *testing.T) {
 	s := open(t, t.TempDir(), 1<<30)
 	turn := chat("rivers", 300)
 	follow := keep(t, s, turn, nil)
-	part := append(turn[:1:1], message{"user", "Something else."})
+	part := []message{turn[0], {"user", "Something else."}}
 	given := restore(t, s, fake(t, s), identity, part)
 	if s.Verify(given[0], 0) {
 		t.Error("held to be of use")
