@@ -36,7 +36,16 @@ func (b *bench) herds(name string, routers []router, defaults bool) error {
 	failed := b.report.row(name+": errors", "", low).always(0)
 	spawned := b.report.row(name+": engines started", "", low).always(1)
 	last := b.report.row(name+": ready to last answer", "ms", low).limit(50)
+	// What the machine allows: the same clients at an engine that is ready.
+	alone, err := startDirect(b)
+	if err != nil {
+		return err
+	}
 	for trial := range herdTrials {
+		begin := time.Now()
+		if _, end := stampede(alone.addr, "m1"); !end.IsZero() {
+			last.add(direct, end.Sub(begin).Seconds()*1e3)
+		}
 		model := fmt.Sprintf("m%d", trial)
 		for _, r := range up {
 			failures, end := stampede(r.addr, model)

@@ -294,9 +294,13 @@ func (l load) once(c *client) (reply, error) {
 func ask(addr, model string) error {
 	c := client{addr: addr, timeout: patience}
 	defer c.close()
-	_, err := load{request: post(addr, model, 1<<10, answer)}.once(&c)
+	_, err := load{request: post(addr, model, small, answer)}.once(&c)
 	return err
 }
+
+// small is the size of a body, in bytes, where it does not matter. Tokens are few
+// enough for a real engine's shortest context.
+const small = 128
 
 // patience is how long a client waits for an answer that may take long: more than
 // our max_wait, and less than anybody's who would call it a hang.

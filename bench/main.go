@@ -50,7 +50,7 @@ var suites = []suite{
 	{"abandon", abandon, against},
 	{"scale", scale, alone | against},
 	{"edit", edit, against},
-	{"real", real, against},
+	{"real", realEngine, against},
 }
 
 // occasion is a set of the ways to run without naming suites.
@@ -90,7 +90,7 @@ func run() (err error) {
 	caddy := flag.String("caddy", "./caddy", "the `binary` to measure; plain Caddy is the same one with reverse_proxy alone")
 	rounds := flag.Int("rounds", 5, "how often each peer is measured, in turns")
 	peers := flag.Bool("peers", false, "measure the rivals too, whose binaries these name: "+rivalVariables())
-	crowd := flag.Duration("crowd", 30*time.Second, "how long 20 clients ask 10 models in room for 2, in each of two rounds")
+	crowd := flag.Duration("crowd", 20*time.Second, "how long 20 clients ask 10 models in room for 2, in each of two rounds")
 	seconds := flag.Float64("seconds", 2, "how long each peer is measured in a round")
 	only := flag.String("only", "", "comma-separated `suites` to run: "+suiteNames())
 	out := flag.String("out", "bench/results", "`directory` for the figures as JSON; empty = don't write")
@@ -152,6 +152,9 @@ func (b *bench) build(caddy string) (err error) {
 	b.hasOurs = strings.Contains(string(modules), "http.handlers.assistant\n")
 	if !b.hasOurs {
 		fmt.Fprintf(os.Stderr, "%s has no module http.handlers.assistant: only its reverse_proxy is measured\n", caddy)
+	}
+	if version, err := exec.CommandContext(b.ctx, b.caddy, "version").Output(); err == nil {
+		b.report.Versions[filepath.Base(caddy)] = strings.TrimSpace(string(version))
 	}
 	b.engine = filepath.Join(b.dir, "fakeengine")
 	cmd := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-o", b.engine, "assistant/internal/enginetest/fakeengine")

@@ -92,14 +92,14 @@ func (b *bench) peers() []peer {
 }
 
 // routers are the peers that start engines, ours before its rivals: all that start
-// the fake engine, or with real those that start the real one.
-func (b *bench) routers(real bool) []router {
+// the fake engine, or withReal those too that start nothing but the real one.
+func (b *bench) routers(withReal bool) []router {
 	var all []router
 	if b.hasOurs {
 		all = append(all, router{ours, startAssistant})
 	}
 	for _, r := range b.rivals {
-		if real || !r.real {
+		if withReal || !r.real {
 			all = append(all, router{r.name, r.run})
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,7 +118,7 @@ func TestLlamaSwapConfig(t *testing.T) {
 			}
 		})
 	}
-	four := append(models, model{name: "d"})
+	four := slices.Concat(models, []model{{name: "d"}})
 	if _, err := llamaSwapConfig(fleet{models: four, room: 3}, 7); err == nil {
 		t.Error("any three of four were written, which are too many to list in general")
 	}

@@ -25,10 +25,10 @@ const (
 	realStart  = 100 * time.Millisecond // about, of a model of 1 MB
 )
 
-// real has the real engine and ten copies of a tiny model that only counts: one
+// realEngine has the real engine and ten copies of a tiny model that only counts: one
 // connection to a warm one, each one's first request, and the crowd in room for 2.
 // It is where llama.cpp's router mode takes part, which starts no other engine.
-func real(b *bench) error {
+func realEngine(b *bench) error {
 	server, ok := b.bin[llamaCpp]
 	if !ok {
 		return nil // findRivals has said why
@@ -43,7 +43,7 @@ func real(b *bench) error {
 	}
 	b.procs.stopAll()
 	c := crowd{
-		name: "real engine, 10 models in room for 2", drain: time.Second, start: realStart,
+		name: "real engine, 10 tiny models in room for 2", drain: time.Second, start: realStart,
 		models: func(string) []model { return models },
 		file:   "real-room", routers: b.routers(true), real: true,
 	}
@@ -60,8 +60,8 @@ func (b *bench) realWarm(models []model) error {
 	if err != nil {
 		return err
 	}
-	first := b.report.row("real engine: first request of a cold model", "ms", low)
-	failed := b.report.row("real engine: errors, warm and cold", "", low).always(0)
+	first := b.report.row("real engine, tiny model: first request of a cold one", "ms", low)
+	failed := b.report.row("real engine, tiny model: errors", "", low).always(0)
 	for _, m := range models {
 		for _, r := range up {
 			begin := time.Now()
@@ -78,8 +78,8 @@ func (b *bench) realWarm(models []model) error {
 		return err
 	}
 	up = append([]running{{router: router{name: direct}, target: alone}}, up...)
-	p50 := b.report.row("real engine, 1 connection: p50", "µs", low)
-	added := b.report.row("real engine, 1 connection: p50 added", "µs", low)
+	p50 := b.report.row("real engine, tiny model: p50 at 1 connection", "µs", low)
+	added := b.report.row("real engine, tiny model: p50 added", "µs", low)
 	var base float64
 	for round := range b.rounds + 1 {
 		for _, r := range up {

@@ -10,8 +10,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // report is what a run found.
@@ -25,7 +25,7 @@ type report struct {
 	Seconds  float64   `json:"seconds"` // a peer's share of a round
 	Rows     []*row    `json:"rows"`
 
-	Versions map[string]string `json:"versions,omitempty"` // of the rivals, as they say it
+	Versions map[string]string `json:"versions,omitempty"` // of the binaries, as they say it
 }
 
 // row is one figure of every peer, a sample a round.
@@ -97,7 +97,7 @@ func (w *row) atLeast(factor float64, peer string) *row {
 
 // limit adds the goal: a median of at most v.
 func (w *row) limit(v float64) *row {
-	return w.goal("", fmt.Sprintf("≤ %v %s", v, w.Unit), func() bool { return w.median(ours) <= v })
+	return w.goal("", strings.TrimSpace(fmt.Sprintf("≤ %v %s", v, w.Unit)), func() bool { return w.median(ours) <= v })
 }
 
 // floor adds the goal: a median of at least v.
@@ -107,7 +107,7 @@ func (w *row) floor(v float64) *row {
 
 // always adds the goal: never more than v.
 func (w *row) always(v float64) *row {
-	return w.goal("", fmt.Sprintf("never > %v %s", v, w.Unit), func() bool { return slices.Max(w.Samples[ours]) <= v })
+	return w.goal("", strings.TrimSpace(fmt.Sprintf("never > %v %s", v, w.Unit)), func() bool { return slices.Max(w.Samples[ours]) <= v })
 }
 
 // median is 0 for a peer without samples.
@@ -176,32 +176,69 @@ func (r *report) print(to io.Writer) {
 		fmt.Fprintf(to, "%s: %s\n", rival, r.Versions[rival])
 	}
 	fmt.Fprintln(to)
-	t := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	peers := r.peers()
 	routers := slices.DeleteFunc(slices.Clone(peers), func(p string) bool { return p == ours || p == direct })
-	fmt.Fprintf(t, "\tunit\t%s\t", strings.Join(peers, "\t"))
+	head := append([]string{"", "unit"}, peers...)
 	for _, p := range routers {
-		fmt.Fprintf(t, "ours/%s\t", p)
+		head = append(head, "ours/"+p)
 	}
-	fmt.Fprintln(t, "goals\t")
+	t := table{append(head, "goals")}
+	group := ""
 	for _, w := range r.Rows {
-		fmt.Fprintf(t, "%s\t%s\t", w.Name, w.Unit)
-		for _, p := range peers {
-			fmt.Fprintf(t, "%s\t", w.cell(p))
+		of, figure, grouped := strings.Cut(w.Name, ": ")
+		if !grouped {
+			of, figure = "", of
+		} else {
+			figure = "  " + figure
 		}
-		for _, p := range routers {
-			if ratio, ok := w.Ratios[p]; ok {
-				fmt.Fprintf(t, "%.2f", ratio)
-			}
-			fmt.Fprint(t, "\t")
+		if of != group {
+			group = of
+			t = append(t, []string{of})
 		}
-		var goals []string
-		for _, g := range w.Goals {
-			goals = append(goals, g.String())
-		}
-		fmt.Fprintf(t, "%s\t\n", strings.Join(goals, "; "))
+		t = append(t, w.cells(figure, peers, routers))
 	}
-	_ = t.Flush() // to a terminal or a pipe
+	t.print(to)
+}
+
+// cells are the row's in the table.
+func (w *row) cells(name string, peers, routers []string) []string {
+	cells := []string{name, w.Unit}
+	for _, p := range peers {
+		cells = append(cells, w.cell(p))
+	}
+	for _, p := range routers {
+		ratio := ""
+		if v, ok := w.Ratios[p]; ok {
+			ratio = fmt.Sprintf("%.2f", v)
+		}
+		cells = append(cells, ratio)
+	}
+	var goals []string
+	for _, g := range w.Goals {
+		goals = append(goals, g.String())
+	}
+	return append(cells, strings.Join(goals, "; "))
+}
+
+// table is lines of cells. A line of one cell is a title, and as long as it likes.
+type table [][]string
+
+func (t table) print(to io.Writer) {
+	width := make([]int, len(t[0]))
+	for _, line := range t {
+		for i, c := range line {
+			if len(line) > 1 {
+				width[i] = max(width[i], utf8.RuneCountInString(c))
+			}
+		}
+	}
+	for _, line := range t {
+		var out strings.Builder
+		for i, c := range line {
+			fmt.Fprintf(&out, "%-*s  ", width[i], c) // pads by runes
+		}
+		fmt.Fprintln(to, strings.TrimRight(out.String(), " "))
+	}
 }
 
 // cell is a peer's median, and its best where there are several samples.
@@ -218,7 +255,7 @@ func (w *row) cell(peer string) string {
 func (g goal) String() string {
 	switch {
 	case g.Met == nil:
-		return g.Text
+		return g.Text + " not measured"
 	case *g.Met:
 		return g.Text + " PASS"
 	}

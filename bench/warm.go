@@ -85,7 +85,7 @@ func warm1(b *bench) error {
 
 func warm64(b *bench) error {
 	const name = "1 KB, 64 connections"
-	rate := b.report.row(name, "req/s", high).atLeast(2, caddy)
+	rate := b.report.row(name+": answered", "req/s", high).atLeast(2, caddy)
 	p99 := b.report.row(name+": p99", "µs", low)
 	cpu := b.report.row(name+": CPU", "s/10k req", low).atMost(0.5, caddy).atMost(0.25, llamaSwap)
 	return b.each(name, func(addr string) load {
@@ -111,7 +111,7 @@ func body2m(b *bench) error {
 }
 
 func (b *bench) bodies(name string, size, clients int, goal func(peak *row)) error {
-	rate := b.report.row(name, "req/s", high)
+	rate := b.report.row(name+": answered", "req/s", high)
 	cpu := b.report.row(name+": CPU", "s/10k req", low)
 	peak := b.report.row(name+": most memory of the router", "MB", low)
 	goal(peak)
@@ -128,7 +128,7 @@ func (b *bench) bodies(name string, size, clients int, goal func(peak *row)) err
 
 func stream64(b *bench) error {
 	const name = "64 streams of 200 tokens"
-	rate := b.report.row(name, "chunks/s", high)
+	rate := b.report.row(name+": passed on", "chunks/s", high)
 	ttft := b.report.row(name+": first byte p50", "µs", low)
 	cpu := b.report.row(name+": CPU", "s/1M chunks", low)
 	return b.each(name, func(addr string) load {
