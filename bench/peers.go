@@ -24,6 +24,9 @@ type target struct {
 	// edit puts m in the place of the model of its name, in the configuration that
 	// a running router watches; nil = there is none.
 	edit func(m model) error
+	// readsLate is of a router that answers before it has read all its models, and
+	// answers for each by its name.
+	readsLate bool
 }
 
 // A router is a peer that starts engines by itself, when they are asked for.
@@ -115,13 +118,17 @@ func (r router) warm(b *bench, flags ...string) (target, error) {
 	return t, t.router.await(b.ctx, answers(t.addr, post(t.addr, "m1", 64, `"max_tokens":1`)))
 }
 
-// up starts the router with the given models and returns when it answers.
+// up starts the router with the given models and returns when it knows them.
 func (r router) up(b *bench, f fleet) (target, error) {
 	t, err := r.run(b, f)
 	if err != nil {
 		return t, err
 	}
-	return t, t.router.await(b.ctx, answers(t.addr, get(t.addr, "/v1/models")))
+	path := "/v1/models"
+	if t.readsLate {
+		path += "/" + f.models[len(f.models)-1].name
+	}
+	return t, t.router.await(b.ctx, answers(t.addr, get(t.addr, path)))
 }
 
 // A running router is one of those that a suite has brought up.
@@ -230,7 +237,7 @@ func startAssistant(b *bench, f fleet) (target, error) {
 	}
 	t, err := b.startRouter(fmt.Sprintf("\tassistant {\n\t\tconfig_dir %s\n\t\tstate_dir %s\n\t\tmax_instances %d\n\t\tmax_load 0\n\t\tidle_timeout 5m\n\t}\n",
 		dir, state, f.room), "assistant")
-	t.edit = write
+	t.edit, t.readsLate = write, true
 	return t, err
 }
 

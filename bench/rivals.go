@@ -103,7 +103,7 @@ func startLlamaSwap(b *bench, f fleet) (target, error) {
 		f.models = edited(f.models, m)
 		return write(f)
 	}
-	return target{addr, p, edit}, err
+	return target{addr: addr, router: p, edit: edit}, err
 }
 
 // llamaSwapConfig is the fleet in llama-swap's words.

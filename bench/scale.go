@@ -12,7 +12,7 @@ var sizes = []int{1, 1000, 10000}
 // A scaled router is one with so many models.
 type scaled struct {
 	target
-	start float64 // seconds from exec to the first answer about the models
+	start float64 // seconds from exec to the first answer about the last model
 	rss   float64 // KiB, idle and before the first request
 }
 
@@ -87,10 +87,7 @@ func (b *bench) compareScaled(up map[string][]scaled) error {
 }
 
 func (b *bench) scaled(r router, n int) (s scaled, err error) {
-	if s.target, err = r.run(b, fleet{models: b.fakes(n), room: 1}); err != nil {
-		return s, err
-	}
-	if err := s.router.await(b.ctx, answers(s.addr, get(s.addr, "/v1/models"))); err != nil {
+	if s.target, err = r.up(b, fleet{models: b.fakes(n), room: 1}); err != nil {
 		return s, err
 	}
 	s.start = time.Since(s.router.started).Seconds()
