@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ func edit(b *bench) error {
 	if err != nil {
 		return err
 	}
+	up = slices.DeleteFunc(up, func(r running) bool { return r.edit == nil })
 	name := "an edit among " + plural(n)
 	force := b.report.row(name+": in force after", "ms", low)
 	failed := b.report.row(name+": errors of the edited model", "", low).always(0)
