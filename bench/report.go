@@ -186,15 +186,15 @@ func (r *report) print(to io.Writer) {
 	group := ""
 	for _, w := range r.Rows {
 		of, figure, grouped := strings.Cut(w.Name, ": ")
-		if !grouped {
-			of, figure = "", of
-		} else {
+		if grouped {
 			figure = "  " + figure
+		} else {
+			figure = of
 		}
-		if of != group {
-			group = of
+		if of != group && grouped {
 			t = append(t, []string{of})
 		}
+		group = of
 		t = append(t, w.cells(figure, peers, routers))
 	}
 	t.print(to)
