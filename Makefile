@@ -2,7 +2,7 @@
 # Downloads are kept in the user's cache directory, under assistant/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-fast lint fmt fuzz bench bench-contexts clean
+.PHONY: help build run test test-fast lint fmt fuzz bench bench-peers bench-contexts soak clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,9 @@ fuzz: ## run each fuzzer for FUZZTIME (default 1m)
 
 bench: build ## compare with plain Caddy and no proxy at all, then Go's own benchmarks
 	@. scripts/lib.sh && export CGO_ENABLED=0 && go run ./bench && go test -run '^$$' -bench . -benchmem ./...
+
+bench-peers: build ## compare with rivals, whose binaries LLAMA_SWAP=… and LLAMA_SERVER=… name (default: the tests' engine)
+	@. scripts/lib.sh && { LLAMA_SERVER=$$(scripts/get-engine.sh) || LLAMA_SERVER=; } && export LLAMA_SERVER CGO_ENABLED=0 && go run ./bench -peers -rounds 3
 
 bench-contexts: ## resume a 6,000-token conversation after its engine was stopped, restored and computed anew
 	@scripts/bench-contexts.sh

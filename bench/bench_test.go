@@ -88,7 +88,7 @@ func TestPostHasItsSize(t *testing.T) {
 	}
 }
 
-// A load counts what the engine has sent, and an answer that is not as it must be ends it.
+// A load counts what the engine has sent, and an answer that is not as it must be is a failure.
 func TestLoad(t *testing.T) {
 	e := enginetest.Start(t)
 	to := target{addr: strings.TrimPrefix(e.URL, "http://")}
@@ -97,12 +97,16 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.requests == 0 || m.events != 203*m.requests || len(m.first) != m.requests {
-		t.Errorf("got %d requests and %d events", m.requests, m.events)
+	if m.requests == 0 || m.failed != 0 || m.events != 203*m.requests || len(m.first) != m.requests {
+		t.Errorf("got %d requests, %d failures and %d events", m.requests, m.failed, m.events)
 	}
 	stream.events = 204
-	if _, err := stream.run(t.Context(), to, time.Minute); err == nil || !strings.Contains(err.Error(), "203 events, want 200 and 204") {
-		t.Errorf("got %v, want an error about the events", err)
+	m, err = stream.run(t.Context(), to, 50*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.requests != 0 || m.failed == 0 || !strings.Contains(m.failure.Error(), "203 events, want 200 and 204") {
+		t.Errorf("got %d requests and %d failures, of which the first is %v, want an error about the events", m.requests, m.failed, m.failure)
 	}
 }
 
@@ -118,21 +122,21 @@ func TestForwarded(t *testing.T) {
 	if err := os.WriteFile(log, []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := forwarded(log)
+	events, err := enginetest.ReadEvents(log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(quantiles{500, 3000}, got); diff != "" {
+	if diff := cmp.Diff(quantiles{500, 3000}, forwarded(events)); diff != "" {
 		t.Errorf("want (-), got (+):\n%s", diff)
 	}
 }
 
 func TestGoals(t *testing.T) {
 	r := newReport(3, 1)
-	less := r.row("cpu", "s", low).atMost(0.5)
-	more := r.row("rate", "req/s", high).atLeast(2)
-	limit := r.row("memory", "KiB", low).limit(64)
-	open := r.row("not measured", "ms", low).limit(1)
+	less := r.row("cpu", "s", low).atMost(0.5, caddy).atMost(0.7, caddy).atMost(0.1, "nobody")
+	more := r.row("rate", "req/s", high).atLeast(2, caddy).floor(201)
+	limit := r.row("memory", "KiB", low).limit(64).always(64)
+	open := r.row("not measured", "ms", low).limit(1).always(1)
 	for i := range 3 {
 		less.add(caddy, 10+float64(i))
 		less.add(ours, 6.5)
@@ -142,10 +146,26 @@ func TestGoals(t *testing.T) {
 	}
 	var out strings.Builder
 	r.print(&out)
-	if less.Met == nil || *less.Met || more.Met == nil || !*more.Met || limit.Met == nil || !*limit.Met || open.Met != nil {
-		t.Errorf("got %v %v %v %v, want false true true nil", less.Met, more.Met, limit.Met, open.Met)
+	verdicts := func(w *row) (all []string) {
+		for _, g := range w.Goals {
+			all = append(all, g.String())
+		}
+		return all
 	}
-	for _, want := range []string{"6.500 (6.500)  0.59", "≤ 0.5 × caddy", "MISS", "PASS", "64 (0)"} {
+	for _, tt := range []struct {
+		row  *row
+		want []string
+	}{
+		{less, []string{"≤ 0.5 × caddy MISS", "≤ 0.7 × caddy PASS"}}, // and nobody is not measured
+		{more, []string{"≥ 2 × caddy PASS", "≥ 201 req/s MISS"}},
+		{limit, []string{"≤ 64 KiB PASS", "never > 64 KiB MISS"}},
+		{open, []string{"≤ 1 ms not measured", "never > 1 ms not measured"}},
+	} {
+		if diff := cmp.Diff(tt.want, verdicts(tt.row)); diff != "" {
+			t.Errorf("%s: want (-), got (+):\n%s", tt.row.Name, diff)
+		}
+	}
+	for _, want := range []string{"6.500 (6.500)  0.59", "≤ 0.5 × caddy MISS; ≤ 0.7 × caddy PASS", "64 (0)"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())
 		}

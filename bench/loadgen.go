@@ -205,7 +205,9 @@ type load struct {
 }
 
 type measured struct {
-	requests int
+	requests int // answered as they must be
+	failed   int
+	failure  error // the first
 	events   int
 	seconds  float64
 	cpu      float64   // seconds of the router
@@ -214,26 +216,23 @@ type measured struct {
 }
 
 // run measures t for about d. Every client has sent one request before it begins.
+// A request that fails is counted; it is an error only of those to whom it matters.
 func (l load) run(ctx context.Context, t target, d time.Duration) (measured, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	var warm, done sync.WaitGroup
 	begin := make(chan struct{})
-	replies := make([][]reply, l.clients)
+	of := make([]measured, l.clients)
 	var end time.Time // written before begin is closed
 	for i := range l.clients {
 		warm.Add(1)
 		done.Go(func() {
 			c := client{addr: t.addr, timeout: 30 * time.Second}
 			defer c.close()
-			err := l.once(&c, nil)
+			of[i].count(l.once(&c))
+			of[i] = measured{failed: of[i].failed, failure: of[i].failure}
 			warm.Done()
 			<-begin
-			for err == nil && ctx.Err() == nil && time.Now().Before(end) {
-				err = l.once(&c, &replies[i])
-			}
-			if err != nil {
-				cancel(fmt.Errorf("%s: %w", t.addr, err))
+			for ctx.Err() == nil && time.Now().Before(end) {
+				of[i].count(l.once(&c))
 			}
 		})
 	}
@@ -243,31 +242,69 @@ func (l load) run(ctx context.Context, t target, d time.Duration) (measured, err
 	close(begin)
 	done.Wait()
 	m := measured{seconds: time.Since(start).Seconds(), cpu: t.router.cpu() - cpu}
-	if ctx.Err() != nil {
-		return m, context.Cause(ctx)
-	}
-	for _, r := range slices.Concat(replies...) {
-		m.requests++
-		m.events += r.events
-		m.whole = append(m.whole, r.whole)
-		m.first = append(m.first, r.first)
+	for _, one := range of {
+		m.join(one)
 	}
 	slices.Sort(m.whole)
 	slices.Sort(m.first)
-	return m, nil
+	return m, ctx.Err()
 }
 
-// once sends the request and adds the reply to the list, if there is one.
-func (l load) once(c *client, to *[]reply) error {
+// politeness is how long a client waits after an error, so that refusing is not
+// what a server is measured at.
+const politeness = 10 * time.Millisecond
+
+// count adds an answer, or a failure.
+func (m *measured) count(r reply, err error) {
+	if err != nil {
+		if m.failed++; m.failure == nil {
+			m.failure = err
+		}
+		time.Sleep(politeness)
+		return
+	}
+	m.requests++
+	m.events += r.events
+	m.whole = append(m.whole, r.whole)
+	m.first = append(m.first, r.first)
+}
+
+// join adds what another client has counted.
+func (m *measured) join(of measured) {
+	m.requests += of.requests
+	m.failed += of.failed
+	m.events += of.events
+	if m.failure == nil {
+		m.failure = of.failure
+	}
+	m.whole = append(m.whole, of.whole...)
+	m.first = append(m.first, of.first...)
+}
+
+// once sends the request, and fails unless the answer is as it must be.
+func (l load) once(c *client) (reply, error) {
 	r, err := c.do(l.request)
 	if err == nil && (r.status != 200 || r.events != l.events) {
 		err = fmt.Errorf("status %d and %d events, want 200 and %d", r.status, r.events, l.events)
 	}
-	if err == nil && to != nil {
-		*to = append(*to, r)
-	}
+	return r, err
+}
+
+// ask sends a model one request over a new connection.
+func ask(addr, model string) error {
+	c := client{addr: addr, timeout: patience}
+	defer c.close()
+	_, err := load{request: post(addr, model, small, answer)}.once(&c)
 	return err
 }
+
+// small is the size of a body, in bytes, where it does not matter. Tokens are few
+// enough for a real engine's shortest context.
+const small = 128
+
+// patience is how long a client waits for an answer that may take long: more than
+// our max_wait, and less than anybody's who would call it a hang.
+const patience = 2 * time.Minute
 
 // quantiles are durations in ascending order.
 type quantiles []time.Duration

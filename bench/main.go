@@ -3,10 +3,14 @@
 // the same fake engine, and says which of the project's goals are met.
 //
 //	go run ./bench [-caddy ./caddy] [-rounds 5] [-seconds 2] [-only warm1,cold]
+//	LLAMA_SWAP=/path/llama-swap LLAMA_SERVER=/path/llama-server go run ./bench -peers
+//
+// With -peers it measures the rivals too whose binaries the environment names, in
+// suites of their own beside most of the others.
 //
 // Client, router and engine share the machine's CPUs, and neighbours disturb
 // them: compare figures of one run only, and ratios rather than figures.
-// Another server is measured by adding it to the table in peers.go.
+// Another server is measured by adding it to the table in rivals.go.
 package main
 
 import (
@@ -27,18 +31,35 @@ import (
 type suite struct {
 	name string
 	run  func(*bench) error
+	when occasion
 }
 
+// all suites, and whether they run when none is named: without the rivals, and with them.
 var suites = []suite{
-	{"warm1", warm1},
-	{"warm64", warm64},
-	{"body200k", body200k},
-	{"stream", stream64},
-	{"memory", memory},
-	{"cold", cold},
-	{"herd", herd},
-	{"scale", scale},
+	{"warm1", warm1, alone | against},
+	{"warm64", warm64, alone | against},
+	{"body200k", body200k, alone | against},
+	{"body2m", body2m, against},
+	{"stream", stream64, alone | against},
+	{"memory", memory, alone},
+	{"cold", cold, alone},
+	{"coldpeers", coldPeers, against},
+	{"herd", herd, alone | against},
+	{"room", crowdedRoom, against},
+	{"tail", heavyTail, against},
+	{"abandon", abandon, against},
+	{"scale", scale, alone | against},
+	{"edit", edit, against},
+	{"real", realEngine, against},
 }
+
+// occasion is a set of the ways to run without naming suites.
+type occasion int
+
+const (
+	alone   occasion = 1 << iota // beside plain Caddy
+	against                      // beside the rivals
+)
 
 // bench is one run.
 type bench struct {
@@ -51,6 +72,11 @@ type bench struct {
 	seconds time.Duration // a peer's share of a round
 	procs   *processes
 	report  *report
+
+	rivals   []rival           // those that are there
+	bin      map[string]string // their binaries, by name
+	nextPort int               // see reservePorts
+	crowd    time.Duration     // how long clients crowd a room in a round
 }
 
 func main() {
@@ -63,11 +89,17 @@ func main() {
 func run() (err error) {
 	caddy := flag.String("caddy", "./caddy", "the `binary` to measure; plain Caddy is the same one with reverse_proxy alone")
 	rounds := flag.Int("rounds", 5, "how often each peer is measured, in turns")
+	peers := flag.Bool("peers", false, "measure the rivals too, whose binaries these name: "+rivalVariables())
+	crowd := flag.Duration("crowd", 20*time.Second, "how long 20 clients ask 10 models in room for 2, in each of two rounds")
 	seconds := flag.Float64("seconds", 2, "how long each peer is measured in a round")
 	only := flag.String("only", "", "comma-separated `suites` to run: "+suiteNames())
 	out := flag.String("out", "bench/results", "`directory` for the figures as JSON; empty = don't write")
 	flag.Parse()
-	chosen, err := choose(*only)
+	when := alone
+	if *peers {
+		when = against
+	}
+	chosen, err := choose(*only, when)
 	if err != nil {
 		return err
 	}
@@ -85,11 +117,14 @@ func run() (err error) {
 	defer os.RemoveAll(dir)
 	b := &bench{
 		ctx: ctx, dir: dir, rounds: *rounds, seconds: time.Duration(*seconds * float64(time.Second)),
-		procs: &processes{dir: dir}, report: newReport(*rounds, *seconds),
+		procs: &processes{dir: dir}, report: newReport(*rounds, *seconds), crowd: *crowd,
 	}
 	defer b.procs.stopAll()
 	if err := b.build(*caddy); err != nil {
 		return err
+	}
+	if *peers {
+		b.findRivals()
 	}
 	for _, s := range chosen {
 		fmt.Fprintf(os.Stderr, "%s…\n", s.name)
@@ -118,15 +153,19 @@ func (b *bench) build(caddy string) (err error) {
 	if !b.hasOurs {
 		fmt.Fprintf(os.Stderr, "%s has no module http.handlers.assistant: only its reverse_proxy is measured\n", caddy)
 	}
+	if version, err := exec.CommandContext(b.ctx, b.caddy, "version").Output(); err == nil {
+		b.report.Versions[filepath.Base(caddy)] = strings.TrimSpace(string(version))
+	}
 	b.engine = filepath.Join(b.dir, "fakeengine")
 	cmd := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-o", b.engine, "assistant/internal/enginetest/fakeengine")
 	cmd.Stderr = os.Stderr
 	return cmd.Run()
 }
 
-func choose(only string) ([]suite, error) {
+// choose finds the suites named, or with none those of the occasion.
+func choose(only string, when occasion) ([]suite, error) {
 	if only == "" {
-		return suites, nil
+		return slices.DeleteFunc(slices.Clone(suites), func(s suite) bool { return s.when&when == 0 }), nil
 	}
 	var chosen []suite
 	for name := range strings.SplitSeq(only, ",") {

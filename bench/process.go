@@ -135,12 +135,18 @@ func (p *process) cpu() float64 {
 }
 
 // rss is the memory the process has in RAM, in KiB; 0 where there is no /proc.
-func (p *process) rss() float64 {
+func (p *process) rss() float64 { return p.status("VmRSS:") }
+
+// peak is the most memory the process has had in RAM since its start, in KiB.
+func (p *process) peak() float64 { return p.status("VmHWM:") }
+
+// status reads a size in KiB from the process's status (proc_pid_status(5)).
+func (p *process) status(field string) float64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
 	if err != nil {
 		return 0
 	}
-	_, after, _ := strings.Cut(string(b), "VmRSS:")
+	_, after, _ := strings.Cut(string(b), field)
 	kib, _ := strconv.ParseFloat(strings.Fields(after + " 0")[0], 64)
 	return kib
 }

@@ -41,6 +41,7 @@ type Options struct {
 	TokenDelay  time.Duration // --token-delay: before each token
 	PromptDelay time.Duration // --prompt-delay: for each token of the prompt that the slot does not hold
 	AnswerDelay time.Duration // --answer-delay: before the first byte
+	AnswerTail  float64       // --answer-tail: with it the answer delay is the mean of a lognormal distribution of this sigma, see [tailed]; 0 = always the same
 	NoCancel    bool          // --no-cancel: a non-streaming request goes on after its client left, as with llama-server
 	Echo        bool          // --echo: every API POST is answered with what came in, see [Echo]
 
@@ -124,6 +125,7 @@ func parse(args []string) (Options, error) {
 	fs.DurationVar(&o.TokenDelay, "token-delay", 0, "")
 	fs.DurationVar(&o.PromptDelay, "prompt-delay", 0, "")
 	fs.DurationVar(&o.AnswerDelay, "answer-delay", 0, "")
+	fs.Float64Var(&o.AnswerTail, "answer-tail", 0, "")
 	fs.BoolVar(&o.NoCancel, "no-cancel", false, "")
 	fs.BoolVar(&o.Echo, "echo", false, "")
 

@@ -174,21 +174,22 @@ func (s *server) post(w http.ResponseWriter, r *http.Request) {
 		if s.o.NoCancel && !req.Stream {
 			ctx = context.WithoutCancel(ctx)
 		}
-		if done.Tokens, err = s.answer(ctx, w, r.URL.Path, req, id, body.Bytes()); err != nil {
+		delay := tailed(s.o.AnswerDelay, s.o.AnswerTail, body.Bytes())
+		if done.Tokens, err = s.answer(ctx, w, r.URL.Path, req, id, body.Bytes(), delay); err != nil {
 			done.Name = EventCancel
 		}
 	}
 	s.events.add(done)
 }
 
-// answer takes a slot and generates. It returns the tokens generated, and an
+// answer takes a slot and, after a delay, generates. It returns the tokens generated, and an
 // error if the client left before the end.
-func (s *server) answer(ctx context.Context, w http.ResponseWriter, path string, req request, id int64, body []byte) (tokens int, err error) {
+func (s *server) answer(ctx context.Context, w http.ResponseWriter, path string, req request, id int64, body []byte, delay time.Duration) (tokens int, err error) {
 	if err := s.take(ctx); err != nil {
 		return 0, err
 	}
 	defer s.give()
-	if err := pause(ctx, s.o.AnswerDelay); err != nil {
+	if err := pause(ctx, delay); err != nil {
 		return 0, err
 	}
 	model := req.Model
