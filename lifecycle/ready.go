@@ -155,16 +155,18 @@ func resolve(address string) (netip.AddrPort, error) {
 	return tcp.AddrPort(), nil
 }
 
+var errEnded = errors.New("the engine ended before it was ready")
+
 // leftBehind tells what the end of the program itself means: nil if what it started, or a container
 // that it told somebody else to run, serves in its place.
 func (s *start) leftBehind() error {
 	if err := s.proc.Err(); err != nil {
-		return fmt.Errorf("the engine ended before it was ready: %w", err)
+		return fmt.Errorf("%w: %w", errEnded, err)
 	}
 	if s.proc.Alive() || s.detached() {
 		return nil
 	}
-	return errors.New("the engine ended before it was ready, with status 0")
+	return fmt.Errorf("%w, with status 0", errEnded)
 }
 
 // detached reports whether the engine is not our process at all, as after docker run -d.

@@ -149,6 +149,11 @@ func (s *start) live(ctx context.Context) error {
 // choosesPort reports whether the address is ours to choose, and so to choose again.
 func (s *start) choosesPort() bool { return s.model.Port == 0 && s.model.Upstream == "" }
 
+// lostPort reports whether somebody else has the port that was chosen, now that nothing of ours is left.
+func (s *start) lostPort() bool {
+	return s.choosesPort() && s.place.Port > 0 && portFree(s.place.Port) != nil
+}
+
 // once is one try: prepare, spawn, prove, watch, stop.
 func (s *start) once(ctx context.Context) error {
 	defer s.leave()
@@ -165,6 +170,9 @@ func (s *start) once(ctx context.Context) error {
 	run, err := s.becomeReady(ctx)
 	if err != nil {
 		s.end()
+		if errors.Is(err, errEnded) && s.lostPort() {
+			err = fmt.Errorf("%w: %w", errPortTaken, err)
+		}
 		return s.explain(err)
 	}
 	s.to.Ready(s.in, run)

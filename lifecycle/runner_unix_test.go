@@ -598,28 +598,36 @@ func TestReapLeavesTheLivingAlone(t *testing.T) {
 }
 
 func TestStolenPortIsTriedAgainElsewhere(t *testing.T) {
-	// The thief is told the port by the engine's own command line: it binds it first, and answers as if it were ready.
-	dir := t.TempDir()
-	stolen := filepath.Join(dir, "stolen")
-	thief := quoted(enginetest.Command()) + "--port $1 --max-life 20s"
-	script := fmt.Sprintf(`if [ ! -e %[1]s ]; then : > %[1]s; env -i setsid %[2]s & echo $! > %[1]s.pid; sleep 30; else exec %[3]s --port $1; fi`,
-		stolen, thief, quoted(enginetest.Command()))
-	m := commandModel(t)
-	m.Command = []string{"sh", "-c", script, "sh", "{{port}}"}
-	r := newTestRunner(t)
-	in, to := startInstance(t, r, m, bound)
-	run := to.isReady(t)
-	t.Cleanup(func() {
-		b, _ := os.ReadFile(stolen + ".pid")
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	})
-	if got := get(t, run, "/health"); got != http.StatusOK {
-		t.Errorf("/health: %d", got)
+	// The thief is told the port by the engine's own command line and binds it first. Then the engine is tried, which finds the port taken.
+	for name, flags := range map[string]string{
+		"by what answers as if it were ready": "",
+		"by what says nothing":                "--ready tcp --start-delay 20s",
+	} {
+		t.Run(name, func(t *testing.T) {
+			stolen := filepath.Join(t.TempDir(), "stolen")
+			script := fmt.Sprintf(`if [ ! -e %[1]s ]; then
+	env -i setsid %[2]s --port $1 --max-life 20s %[3]s 2> %[1]s & echo $! > %[1]s.pid
+	while ! grep -q listening %[1]s; do sleep 0.02; done
+fi
+exec %[2]s --port $1`, stolen, quoted(enginetest.Command()), flags)
+			m := commandModel(t)
+			m.Command = []string{"sh", "-c", script, "sh", "{{port}}"}
+			r := newTestRunner(t)
+			in, to := startInstance(t, r, m, bound)
+			run := to.isReady(t)
+			t.Cleanup(func() {
+				b, _ := os.ReadFile(stolen + ".pid")
+				if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				}
+			})
+			if got := get(t, run, "/health"); got != http.StatusOK {
+				t.Errorf("/health: %d", got)
+			}
+			r.Stop(in)
+			_ = to.hasExited(t)
+		})
 	}
-	r.Stop(in)
-	_ = to.hasExited(t)
 }
 
 func TestOutputIsBounded(t *testing.T) {
