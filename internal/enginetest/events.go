@@ -34,6 +34,9 @@ type Event struct {
 	Model   string `json:"model,omitempty"`  // as asked
 	Tokens  int    `json:"tokens,omitempty"` // generated when the request ended or was cancelled
 	Child   int    `json:"child,omitempty"`
+
+	Args    []string `json:"args,omitempty"`    // of a start
+	Visible string   `json:"visible,omitempty"` // of a start: CUDA_VISIBLE_DEVICES
 }
 
 // ReadEvents returns what engines have written to file so far. A file that

@@ -24,7 +24,7 @@ func run(o Options) int {
 	}
 	terms := make(chan os.Signal, 16)
 	signal.Notify(terms, syscall.SIGTERM, os.Interrupt) // before anybody is told that there is somebody to signal
-	events.add(Event{Name: EventStart})
+	events.add(Event{Name: EventStart, Args: o.args, Visible: os.Getenv("CUDA_VISIBLE_DEVICES")})
 	for _, l := range o.Stderr {
 		fmt.Fprintln(os.Stderr, l)
 	}
