@@ -184,6 +184,8 @@ type instance struct {
 	Model   string `json:"model"`
 	PID     int    `json:"pid"`
 	Address string `json:"address"`
+	Leases  int    `json:"leases"`
+	Served  int    `json:"served"`
 	Phases  struct {
 		Spawn      float64 `json:"spawn_ms"`
 		Ready      float64 `json:"ready_ms"`
