@@ -37,5 +37,8 @@ bench-peers: build ## compare with rivals, whose binaries LLAMA_SWAP=… and LLA
 bench-contexts: ## resume a 6,000-token conversation after its engine was stopped, restored and computed anew
 	@scripts/bench-contexts.sh
 
+soak: ## for SOAK (default 30m): simulated events without end, then chaos against a whole router
+	@scripts/soak.sh
+
 clean: ## remove what was built and .run; the cache stays
 	rm -rf caddy .run

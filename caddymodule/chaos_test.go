@@ -383,11 +383,11 @@ func (c *chaos) verdictOn200(o outcome) (string, error) {
 		c.whole.Add(1)
 		return "answered", nil
 	case done:
-		return "a wrong answer", fmt.Errorf("answered %q, %v, want %q", text, o.err, want)
+		return "a wrong answer", fmt.Errorf("answered %q, %s, want %q", text, fmt.Sprint(o.err), want)
 	case o.stream && told != openai.CodeEngineCrashed:
-		return "cut without a word", fmt.Errorf("a stream ended with %q and no error: %v", told, o.err)
+		return "cut without a word", fmt.Errorf("a stream ended with %q and no error: %s", told, fmt.Sprint(o.err))
 	case !c.wasStruck(o.pid(), o.began, o.ended):
-		return "cut", fmt.Errorf("broken off after %q, %v: nobody touched its engine", text, o.err)
+		return "cut", fmt.Errorf("broken off after %q, %s: nobody touched its engine", text, fmt.Sprint(o.err))
 	}
 	return "cut, as its engine was killed", nil
 }
