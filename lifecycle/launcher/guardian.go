@@ -51,6 +51,9 @@ func (l *Launcher) guardian() (*guard, error) {
 	if l.guard != nil && !l.guard.dead() {
 		return l.guard, nil
 	}
+	if l.guard != nil {
+		l.guard.close()
+	}
 	var err error
 	l.guard, err = startGuardian(l.ID)
 	return l.guard, err
