@@ -158,20 +158,25 @@ func (c *chaos) freeze(rng *rand.Rand) bool {
 }
 
 // stealChosen takes the port that was chosen for an engine before that listens, and pretends to be a healthy engine, or says nothing.
-// Nobody is excused by it: another port is chosen.
+// Nobody is excused by it: another port is chosen. But
+// nobody can help an instance whose third port is stolen as well.
 func (c *chaos) stealChosen(rng *rand.Rand) bool {
 	for _, e := range c.watch.engines(func(e engineSeen) bool { return !e.ready && e.key != "fixed" && e.key != "hung" }) {
+		if c.robbed[e.mark] == 2 {
+			continue
+		}
 		l, err := net.Listen("tcp", "127.0.0.1:"+argument(e.pid, "--port"))
 		if err != nil {
 			continue // it listens already, or on a socket
 		}
 		thief := c.robber(l, rng.IntN(2) == 0)
+		c.robbed[e.mark]++
 		c.note(time.Now(), "robbed "+e.String()+" of "+l.Addr().String())
 		c.later(func() {
 			if !within(bound, func() bool { return !e.here() }) {
 				c.t.Errorf("engine %d of %s lives without its port", e.pid, e.key)
 			}
-			time.Sleep(time.Second) // for the router to see who has it
+			time.Sleep(3 * time.Second) // a probe that gets no answer takes one: only then the router looks who has the port
 			thief()
 		})
 		return true
@@ -309,7 +314,10 @@ func (c *chaos) without(rng *rand.Rand, m chaosModel, vanish func(file string) e
 	if err := vanish(filepath.Join(c.s.models, m.name+".toml")); err != nil {
 		c.t.Errorf("%s: %v", m.name, err)
 	}
-	time.Sleep(time.Duration(50+rng.IntN(400)) * time.Millisecond)
+	if !within(bound, func() bool { return !resolves(c.t, m.name) }) {
+		c.t.Errorf("%s: its file is gone and it is served", m.name)
+	}
+	time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
 	_ = os.Remove(filepath.Join(c.s.models, m.name+"-renamed.toml"))
 	c.define(m)
 	if !within(bound, func() bool { return resolves(c.t, m.name) }) {

@@ -62,6 +62,8 @@ type chaos struct {
 	asking map[string]*atomic.Int64 // by model: requests that clients wait for; the map does not change
 	models []chaosModel             // as their files have them unless edited
 
+	robbed map[string]int // thefts by instance
+
 	reloading sync.Mutex
 
 	mu       sync.Mutex
@@ -169,7 +171,7 @@ func newChaos(t *testing.T) *chaos {
 	t.Helper()
 	c := &chaos{
 		t: t, s: newSite(t), stop: make(chan struct{}), faults: map[string]int{}, struck: map[int]time.Time{},
-		outcomes: map[string]int{}, asking: map[string]*atomic.Int64{},
+		outcomes: map[string]int{}, robbed: map[string]int{}, asking: map[string]*atomic.Int64{},
 	}
 	t.Setenv("LLAMA_SERVER", c.s.engine)
 	t.Setenv(enginetest.EnvArgs, strings.Join([]string{
