@@ -491,7 +491,7 @@ func (s *state) neverFits(m *modelState) error {
 	if m.needs != needKnown || !s.machine.Limited || len(m.instances) > 0 {
 		return nil
 	}
-	return memory.NeverFits(m.need, memory.Want(m.spec, s.machine.Host), s.machine.Room, s.machine.Devices)
+	return memory.NeverFits(m.need, memory.Want(m.spec, s.machine.Capacity.Host), s.machine.Capacity, s.machine.Devices)
 }
 
 // tick does what is due: retires the idle, ends waits that took too long.
