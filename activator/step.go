@@ -519,15 +519,16 @@ func (s *state) tick(now time.Time) {
 	}
 }
 
-// refuseLate ends the waits that took too long.
-func (s *state) refuseLate(now time.Time) (any bool) {
+// refuseLate ends the waits that took too long, and reports whether there were any.
+func (s *state) refuseLate(now time.Time) bool {
+	refused := false
 	for _, m := range slices.Clone(s.hot) {
 		for due(m.waitEnds(s.set.MaxWait), now) {
 			s.refuseQueued(m.queue.oldest, &Error{Fault: FaultWait, Model: m.spec.Name, RetryAfter: m.retryAfter()})
-			any = true
+			refused = true
 		}
 	}
-	return any
+	return refused
 }
 
 // retireAt is when an idle instance retires; the zero time means not by itself.
