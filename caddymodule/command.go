@@ -216,11 +216,11 @@ func (c *client) ps(w io.Writer) error {
 
 // memoryOf is what is reserved for an instance: on the host, then by device.
 func memoryOf(in activator.InstanceStatus) string {
-	out := machine.GiB(in.Memory)
+	parts := []string{machine.GiB(in.Memory)}
 	for _, name := range slices.Sorted(maps.Keys(in.Devices)) {
-		out += ", " + name + " " + machine.GiB(in.Devices[name])
+		parts = append(parts, name+" "+machine.GiB(in.Devices[name]))
 	}
-	return out
+	return strings.Join(parts, ", ")
 }
 
 func (c *client) models(w io.Writer) error {
