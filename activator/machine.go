@@ -17,6 +17,7 @@ type Machine struct {
 	Devices  []machine.Device // in the order of Room.Device
 	Busy     bool             // above max_load: no replicas, and idle ones retire
 	Short    bool             // memory is scarce at this moment: one idle instance retires
+	Looked   time.Time        // when it was seen what instances have: who ended since is in Room as if it lived; zero = now
 }
 
 // Facts is what is known of a model before it starts.
@@ -69,7 +70,8 @@ func (s *state) setMachine(m *Machine, now time.Time) {
 	s.machine = *m
 	kept := s.freeing[:0]
 	for _, f := range s.freeing {
-		if s.freed(f, old, m.Room) || due(f.until, now) {
+		seen := m.Looked.IsZero() || f.since.Before(m.Looked)
+		if seen && s.freed(f, old, m.Room) || due(f.until, now) {
 			s.eff = append(s.eff, effect{kind: effFreed, took: now.Sub(f.since)})
 			continue
 		}

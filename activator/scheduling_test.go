@@ -493,6 +493,9 @@ func TestNextLoadWaitsForDeviceMemoryToBeSeenFree(t *testing.T) {
 		held := gpu
 		held.Room.Device[0] -= 5*gib + gib/4
 		a.SetMachine(held) // the driver has not given it back
+		early := gpu
+		early.Looked = time.Now().Add(-3 * time.Second) // a look that began before the end of a, and has it as if it lived
+		a.SetMachine(early)
 		synctest.Wait()
 		if n := r.spawns.Load(); n != 1 {
 			t.Fatalf("%d starts while the device shows the memory as taken", n)

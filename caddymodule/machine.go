@@ -59,6 +59,7 @@ func (o *overseer) setMaxLoad(limit float64) {
 
 // look takes a sample of the machine: it measures what instances use, and tells the activator what there is.
 func (o *overseer) look(s machine.Sample) {
+	looked := time.Now()
 	measures := o.meter.Look(context.Background(), o.rt.act.Metered(), s.Devices)
 	for _, m := range measures {
 		if m.New && !m.Loading {
@@ -73,6 +74,7 @@ func (o *overseer) look(s machine.Sample) {
 	o.mu.Unlock()
 	o.rt.act.SetMachine(activator.Machine{
 		Limited: true, Capacity: s.Capacity(), Room: lifecycle.Room(s, measures), Devices: s.Devices, Busy: busy, Short: short,
+		Looked: looked,
 	})
 	select {
 	case <-o.seen:

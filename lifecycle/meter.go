@@ -116,11 +116,15 @@ func heldBy(pids []int, held []machine.Holding, d machine.Device) (used int64, t
 	return used, true
 }
 
-// Room is the memory that instances may have altogether: what is free now, and what they have, less what the host is to keep.
+// Room is the memory that instances may have altogether: what is free now, and what they have, less what the host is to keep. No
+// device has more than it is large: one that was asked before an instance took its memory shows that as free.
 func Room(s machine.Sample, measures []Measure) machine.Amount {
 	room := s.Room()
 	for _, m := range measures {
 		room = room.Plus(m.Used)
+	}
+	for i, all := range s.Capacity().Device {
+		room.Device[i] = min(room.Device[i], all)
 	}
 	room.Host -= s.Host.Total / 100 * keepFree
 	return room

@@ -63,4 +63,8 @@ func TestRoomIsWhatIsFreeAndWhatInstancesHave(t *testing.T) {
 	if room.Host != 65*gib || room.Device[0] != 7*gib || room.Device[1] != 0 {
 		t.Errorf("room %v, want 50 + 20 - 5 %% of 100, 2 + 5, and nothing of its own for the unified device", room)
 	}
+	s.Devices[0].Free = 8 * gib // it was asked before the instance took its part
+	if room := Room(s, []Measure{{Used: used}}); room.Device[0] != 8*gib {
+		t.Errorf("%d of a device of 8 GiB", room.Device[0])
+	}
 }
