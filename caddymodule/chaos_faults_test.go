@@ -391,11 +391,8 @@ func (c *chaos) unloadForced(rng *rand.Rand) bool {
 
 // killGuardian kills the process that would clear up after us. The next start has another.
 func (c *chaos) killGuardian(*rand.Rand) bool {
-	for _, pid := range children() {
-		b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-		if strings.HasPrefix(string(b), "assistant-guardian\x00") {
-			return syscall.Kill(pid, syscall.SIGKILL) == nil
-		}
+	for _, pid := range guardians() {
+		return syscall.Kill(pid, syscall.SIGKILL) == nil
 	}
 	return false
 }

@@ -156,6 +156,25 @@ func (s *site) checkLoads(t *testing.T) {
 	}
 }
 
+// TestFullDevicesAreNotTakenForEmpty: while nobody urges, devices are asked every 5 s and instances are measured every 2 s. What they showed
+// before two engines loaded is not room for a third, whose clients wait until it may start with what is really free, or are refused.
+func TestFullDevicesAreNotTakenForEmpty(t *testing.T) {
+	s := newSite(t)
+	s.onGPUs(t, "a", "b", "c")
+	t.Setenv(enginetest.EnvArgs, os.Getenv(enginetest.EnvArgs)+" --tokens 100000")
+	s.app["max_wait"] = "3s"
+	s.start()
+	s.stream("a")
+	s.stream("b")
+	a := s.ask(http.MethodPost, chatPath, question("c"))
+	if a.status != http.StatusOK && a.status != http.StatusServiceUnavailable {
+		t.Errorf("status %d: %s", a.status, a.body)
+	}
+	if n := len(s.happened(enginetest.EventNoRoom)); n > 0 {
+		t.Errorf("%d engines found no room", n)
+	}
+}
+
 // TestDevicesGiveMemoryBackLate shows that the test above can fail: on the same devices an engine that is started as soon as the last one has
 // ended finds no room.
 func TestDevicesGiveMemoryBackLate(t *testing.T) {
