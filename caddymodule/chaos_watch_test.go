@@ -62,7 +62,8 @@ func (w *watch) run(stop <-chan struct{}) {
 	}
 }
 
-// limit changes what is allowed. More counts from now on, less as soon as it was once kept: a lowered limit stops nobody's answer.
+// limit changes what is allowed. More counts from now on, less as soon as it was once kept, also by the router's own count: a lowered limit
+// stops nobody's answer.
 func (w *watch) limit(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,6 +72,7 @@ func (w *watch) limit(n int) {
 
 // look takes one look. An engine counts from its exec to its end: less long than for the router.
 func (w *watch) look() {
+	decided := instances()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	found := map[int]bool{}
@@ -105,8 +107,17 @@ func (w *watch) look() {
 		}
 		w.over = append(w.over, fmt.Sprintf("%d instances, %d allowed: %v", len(marks), w.allowed, who))
 	}
-	w.allowed = max(w.wanted, min(w.allowed, len(marks)))
+	w.allowed = max(w.wanted, min(w.allowed, max(len(marks), decided)))
 	w.readEvents()
+}
+
+// instances is how many there are for the router: one that is about to be executed, on its second port perhaps, is not seen outside.
+func instances() (n int) {
+	_ = withRuntime(func(rt *runtime) error { // without one there are none
+		n = len(rt.act.Instances())
+		return nil
+	})
+	return n
 }
 
 // readEvents takes in what engines noted since the last look.
