@@ -280,7 +280,7 @@ func (a *Activator) startTimeout(m *modeldir.Model) time.Duration {
 }
 
 // arm sets the timer to the next deadline. One that fires too early does no harm: tick looks
-// again. So the warm path, which only ever moves deadlines away, need not touch it.
+// again. So taking a lease, which only ever moves deadlines away, need not touch it.
 func (a *Activator) arm(now time.Time) {
 	next := a.state.next()
 	if next.IsZero() || !a.armed.IsZero() && !next.Before(a.armed) && a.armed.After(now) {

@@ -90,7 +90,7 @@ var historicBugs = []historic{
 	})},
 	{what: "the least recently used one is one that still loads, with requests waiting for it", caught: `whose start`, source: "ggml-org/llama.cpp#25528", policy: more(func(s *lifecycle.Snapshot, p *lifecycle.Plan) {
 		for i, r := range s.Residents {
-			if r.State == lifecycle.Starting && s.Demands[r.Demand].Waiting > 0 && len(waitingFor(s)) > 0 {
+			if d := s.Demands[r.Demand]; r.State == lifecycle.Starting && d.Waiting > 0 && d.Keep == 0 && len(waitingFor(s)) > 0 {
 				p.Stop = append(p.Stop, lifecycle.Stop{Resident: i, Reason: lifecycle.ReasonRoom})
 			}
 		}

@@ -34,8 +34,8 @@ func (l *Lease) Release() {
 	defer a.mu.Unlock()
 	if a.state.quiet(l.in) {
 		a.state.give(l.in, l.held, now)
-		if at := a.state.retireAt(l.in); !at.IsZero() && (a.armed.IsZero() || at.Before(a.armed)) {
-			a.arm(now)
+		if l.in.Leases == 0 {
+			a.arm(now) // it may retire one day, or another one instead
 		}
 		return
 	}

@@ -74,6 +74,9 @@ func (s *state) spawn(m *modelState, start lifecycle.Start, now time.Time) {
 	if s.machine.Limited {
 		in.Offload = start.Placement.Offload(m.spec, m.need, memory.Want(m.spec, s.machine.Capacity.Host), s.machine.Devices)
 	}
+	if s.oracle != nil && m.queue.n == 0 {
+		s.oracle.tried(m.key, now)
+	}
 	m.warm = false
 	m.instances = append(m.instances, in)
 	s.live = append(s.live, in)
@@ -92,22 +95,22 @@ func (s *state) look(now time.Time) *lifecycle.Snapshot {
 		v.Room = unlimited
 	}
 	s.planned = s.planned[:0]
+	s.looks++
 	index := func(m *modelState) int {
-		i := slices.Index(s.planned, m)
-		if i < 0 {
-			i = len(s.planned)
+		if m.looked != s.looks {
+			m.looked, m.place = s.looks, len(s.planned)
 			s.planned = append(s.planned, m)
 			v.Demands = append(v.Demands, s.demand(m, now))
 		}
-		return i
+		return m.place
 	}
 	for _, m := range s.hot {
 		index(m)
 	}
 	for _, in := range s.live {
 		m := s.models[in.Model.Key]
-		r := lifecycle.Resident{Instance: in, Demand: index(m)}
-		if in.Served > 0 { // one that was started ahead and serves nobody gives way at once
+		r := lifecycle.Resident{Instance: in, Demand: index(m), Gap: m.useGap}
+		if in.Served > 0 || in.Leases > 0 { // one that was started ahead and serves nobody gives way at once
 			r.Grace, r.Value = m.grace(), m.chance(now)*m.start().Seconds()/float64(len(m.instances))
 		}
 		v.Residents = append(v.Residents, r)

@@ -407,6 +407,7 @@ func withMemory(t *testing.T, r *fakeRunner, needs fixedSurvey, f func(t *testin
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		a.Close(ctx)
+		time.Sleep(time.Second) // a survey may be under way
 	})
 }
 

@@ -35,6 +35,7 @@ type state struct {
 	oracleAt time.Time // when it may have something new to tell
 	snapshot lifecycle.Snapshot
 	planned  []*modelState // the snapshot's demands
+	looks    uint64        // snapshots, ever
 }
 
 func newState(surveys bool) state {
@@ -471,7 +472,7 @@ func (s *state) needed(key string, f *Facts, now time.Time) {
 		s.ask(m)
 		return
 	}
-	m.need, m.needs = f.Need, needKnown
+	m.need, m.needs, m.best = f.Need, needKnown, best{}
 	if m.startTook == 0 {
 		m.startTook = f.Start
 	}
@@ -524,6 +525,7 @@ func (s *state) refuseLate(now time.Time) bool {
 	refused := false
 	for _, m := range slices.Clone(s.hot) {
 		for due(m.waitEnds(s.set.MaxWait), now) {
+			m.waits.owed = true
 			s.refuseQueued(m.queue.oldest, &Error{Fault: FaultWait, Model: m.spec.Name, RetryAfter: m.retryAfter()})
 			refused = true
 		}
@@ -586,7 +588,7 @@ func (s *state) next() time.Time {
 	for _, f := range s.freeing {
 		next = earlier(next, f.until)
 	}
-	if s.oracle != nil {
+	if s.oracle != nil && !s.closing {
 		next = earlier(next, s.oracleAt)
 	}
 	return next
@@ -686,6 +688,9 @@ func (s *state) enqueue(w *waiter, now time.Time) {
 		s.hot = append(s.hot, m)
 	}
 	m.setClocks(now)
+	if m.queue.n == 0 && !m.waits.owed {
+		m.waits.turn = m.waits.without(now)
+	}
 	w.began = m.waits.at(now)
 	m.queue.push(w)
 	s.queued++
