@@ -23,7 +23,9 @@ func (s *state) schedule(now time.Time) {
 	if s.closing {
 		return
 	}
-	s.carryOut(s.policy(s.look(now)), now)
+	if s.carryOut(s.policy(s.look(now)), now) {
+		s.carryOut(s.policy(s.look(now)), now) // who was answered by a rescue may be waiting for nothing else
+	}
 	for _, m := range s.hot {
 		m.setClocks(now)
 	}
@@ -43,13 +45,15 @@ func (s *state) grantQueued(m *modelState) {
 	}
 }
 
-// carryOut does what a plan says.
-func (s *state) carryOut(plan lifecycle.Plan, now time.Time) {
+// carryOut does what a plan says. It reports whether a rescue answered requests.
+func (s *state) carryOut(plan lifecycle.Plan, now time.Time) (answered bool) {
 	residents := s.snapshot.Residents
 	for _, i := range plan.Rescue {
 		in := residents[i].Instance
 		s.rescue(in)
+		before := s.queued
 		s.grantQueued(s.models[in.Model.Key])
+		answered = answered || s.queued < before
 	}
 	for _, stop := range plan.Stop {
 		s.drain(residents[stop.Resident].Instance, stop.Reason, now)
@@ -60,9 +64,11 @@ func (s *state) carryOut(plan lifecycle.Plan, now time.Time) {
 	for _, start := range plan.Start {
 		s.spawn(s.planned[start.Demand], start, now)
 	}
+	s.again = time.Time{}
 	if plan.Again > 0 {
 		s.again = now.Add(plan.Again)
 	}
+	return answered
 }
 
 func (s *state) spawn(m *modelState, start lifecycle.Start, now time.Time) {

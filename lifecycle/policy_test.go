@@ -265,7 +265,7 @@ func TestDecide(t *testing.T) {
 			r := s.instance("a", Draining)
 			r.Reason, r.Saving = ReasonRoom, true
 			return s
-		}, "b…, 1m0s"},
+		}, "b…, 50s"},
 		"a replica when the queue is longer than a start": {func() *scene {
 			s := newScene(3)
 			d := s.model("a", 5)
