@@ -1,6 +1,7 @@
 package activator
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"sync"
@@ -138,8 +139,10 @@ func (a *Activator) Measured(key string, generation uint64, used machine.Amount)
 	}
 }
 
-// Waiting implements [lifecycle.Reporter].
-func (a *Activator) Waiting(in *lifecycle.Instance) []lifecycle.Waiting {
+// Waiting implements [lifecycle.Reporter]. Bodies are copied: their owners may leave, and use the memory for others. Long ones have
+// images in them, of which no context is kept.
+func (a *Activator) Waiting(in *lifecycle.Instance, most int) []lifecycle.Waiting {
+	const longest = 1 << 20
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.state.models[in.Model.Key]
@@ -148,18 +151,17 @@ func (a *Activator) Waiting(in *lifecycle.Instance) []lifecycle.Waiting {
 	}
 	var out []lifecycle.Waiting
 	for w := range m.queue.turns() {
-		out = append(out, lifecycle.Waiting{
-			Request: contexts.Request{Path: w.Path, Body: w.Body}, Conversation: w.Conversation,
-		})
-		if len(out) == mostWaiting {
+		if len(out) == most {
 			break
+		}
+		if len(w.Body) > 0 && len(w.Body) <= longest {
+			out = append(out, lifecycle.Waiting{
+				Request: contexts.Request{Path: w.Path, Body: bytes.Clone(w.Body)}, Conversation: w.Conversation,
+			})
 		}
 	}
 	return out
 }
-
-// mostWaiting is how many waiting requests are told of: more slots than engines are given.
-const mostWaiting = 64
 
 // RefuseWaiting ends every wait, and every later one, because the server goes down. Leases go on.
 func (a *Activator) RefuseWaiting() { a.step(event{kind: evClosing}) }

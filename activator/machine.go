@@ -11,12 +11,12 @@ import (
 
 // Machine is how the machine stands.
 type Machine struct {
-	Limited bool             // Room is known; else memory is not counted
-	Host    int64            // bytes of memory the host has altogether
-	Room    machine.Amount   // what instances may have altogether: what is free, and what they have
-	Devices []machine.Device // in the order of Room.Device
-	Busy    bool             // above max_load: no replicas, and idle ones retire
-	Short   bool             // memory is scarce at this moment: one idle instance retires
+	Limited  bool             // the rest is known; else memory is not counted
+	Capacity machine.Amount   // all there is
+	Room     machine.Amount   // what instances may have altogether: what is free, and what they have
+	Devices  []machine.Device // in the order of Room.Device
+	Busy     bool             // above max_load: no replicas, and idle ones retire
+	Short    bool             // memory is scarce at this moment: one idle instance retires
 }
 
 // Facts is what is known of a model before it starts.
@@ -97,7 +97,7 @@ func (s *state) freed(f freeing, before, now machine.Amount) bool {
 
 // wanted is where a model may go, with as many layers on devices as it gets when all goes that may: what is pinned or kept stays.
 func (s *state) wanted(m *modelState) memory.Wanted {
-	w := memory.Want(m.spec, s.machine.Host)
+	w := memory.Want(m.spec, s.machine.Capacity.Host)
 	if len(s.machine.Devices) == 0 || m.need.Layers() == 0 {
 		return w
 	}

@@ -8,8 +8,8 @@ import (
 
 // overload bounds how much more than its share an instance gets for the sake of affinity: 1.25 times. It is 1+ε of
 // "Consistent Hashing with Bounded Loads" (Mirrokni, Thorup, Zadimoghaddam, SODA 2018), where the overflow to other
-// instances falls with 1/ε²; 1.25 is what HAProxy suggests to begin with (hash-balance-factor 125 to 200) and what KubeAI
-// measured its gains with.
+// instances falls with 1/ε²; 1.25 is what HAProxy suggests to begin with (hash-balance-factor 125 to 200) and KubeAI's
+// load factor.
 const overload = 1.25
 
 // pick returns the instance to take a lease on, nil if none has a free slot.

@@ -72,7 +72,7 @@ func (s *state) spawn(m *modelState, start lifecycle.Start, now time.Time) {
 		Placement: start.Placement, Reserved: start.Placement.Amount,
 	}
 	if s.machine.Limited {
-		in.Offload = start.Placement.Offload(m.spec, m.need, memory.Want(m.spec, s.machine.Host), s.machine.Devices)
+		in.Offload = start.Placement.Offload(m.spec, m.need, memory.Want(m.spec, s.machine.Capacity.Host), s.machine.Devices)
 	}
 	m.warm = false
 	m.instances = append(m.instances, in)

@@ -410,7 +410,7 @@ func withMemory(t *testing.T, r *fakeRunner, needs fixedSurvey, f func(t *testin
 	})
 }
 
-var sixteenGiB = Machine{Limited: true, Room: machine.Amount{Host: 16 * gib}}
+var sixteenGiB = Machine{Limited: true, Capacity: machine.Amount{Host: 16 * gib}, Room: machine.Amount{Host: 16 * gib}}
 
 func TestMemoryIsReservedBeforeTheStart(t *testing.T) {
 	r := &fakeRunner{startTakes: time.Second}
@@ -451,10 +451,14 @@ func TestMemoryThatIsNotThereAtTheMomentIsWaitedFor(t *testing.T) {
 	r := &fakeRunner{startTakes: time.Second}
 	withMemory(t, r, fixedSurvey{"m": onHost(10 * gib)}, func(t *testing.T, a *Activator) {
 		a.Configure(settings(func(s *Settings) { s.MaxWait = time.Minute }))
+		others := sixteenGiB
+		others.Room.Host = 4 * gib
+		a.SetMachine(others)
+		time.AfterFunc(30*time.Second, func() { a.SetMachine(sixteenGiB) })
 		var wg sync.WaitGroup
-		hold(t, a, &wg, Request{Key: "m"}, time.Minute, func(_ Lease, err error) {
-			if err != nil {
-				t.Error(err)
+		hold(t, a, &wg, Request{Key: "m"}, time.Minute, func(l Lease, err error) {
+			if err != nil || l.Waited < 30*time.Second {
+				t.Errorf("%v after %v, want an instance once others have given memory back", err, l.Waited)
 			}
 		})
 		wg.Wait()
@@ -470,8 +474,9 @@ func TestMemoryThatIsNotThereAtTheMomentIsWaitedFor(t *testing.T) {
 
 func TestNextLoadWaitsForDeviceMemoryToBeSeenFree(t *testing.T) {
 	r := &fakeRunner{startTakes: time.Second}
-	gpu := Machine{Limited: true, Room: machine.Amount{Host: 16 * gib}, Devices: simDevices[:1]}
-	gpu.Room.Device[0] = 8 * gib
+	gpu := sixteenGiB
+	gpu.Devices = simDevices[:1]
+	gpu.Room.Device[0], gpu.Capacity.Device[0] = 8*gib, 8*gib
 	large := onDevice(10, gib/2)
 	withMemory(t, r, fixedSurvey{"a": large, "b": large, "c": large}, func(t *testing.T, a *Activator) {
 		urged := 0

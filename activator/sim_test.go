@@ -362,7 +362,7 @@ func (w *world) survey() {
 
 // lookAtMachine takes a sample: others may use some of the memory, and devices show what was freed with a delay.
 func (w *world) lookAtMachine() {
-	m := Machine{Limited: true, Host: w.room.Host, Room: w.room, Devices: simDevices, Busy: w.rng.IntN(4) == 0, Short: w.rng.IntN(20) == 0}
+	m := Machine{Limited: true, Capacity: w.room, Room: w.room, Devices: simDevices, Busy: w.rng.IntN(4) == 0, Short: w.rng.IntN(20) == 0}
 	m.Room.Host -= int64(w.rng.IntN(3)) * gib
 	w.held = slices.DeleteFunc(w.held, func(h heldMemory) bool { return w.rng.IntN(3) == 0 })
 	for _, h := range w.held {

@@ -491,7 +491,7 @@ func (s *state) neverFits(m *modelState) error {
 	if m.needs != needKnown || !s.machine.Limited || len(m.instances) > 0 {
 		return nil
 	}
-	return memory.NeverFits(m.need, memory.Want(m.spec, s.machine.Host), s.machine.Room, s.machine.Devices)
+	return memory.NeverFits(m.need, memory.Want(m.spec, s.machine.Capacity.Host), s.machine.Capacity, s.machine.Devices)
 }
 
 // tick does what is due: retires the idle, ends waits that took too long.
@@ -519,15 +519,16 @@ func (s *state) tick(now time.Time) {
 	}
 }
 
-// refuseLate ends the waits that took too long.
-func (s *state) refuseLate(now time.Time) (any bool) {
+// refuseLate ends the waits that took too long, and reports whether there were any.
+func (s *state) refuseLate(now time.Time) bool {
+	refused := false
 	for _, m := range slices.Clone(s.hot) {
 		for due(m.waitEnds(s.set.MaxWait), now) {
 			s.refuseQueued(m.queue.oldest, &Error{Fault: FaultWait, Model: m.spec.Name, RetryAfter: m.retryAfter()})
-			any = true
+			refused = true
 		}
 	}
-	return any
+	return refused
 }
 
 // retireAt is when an idle instance retires; the zero time means not by itself.

@@ -96,6 +96,7 @@ type ModelRow struct {
 	Kind    string   `json:"kind,omitempty"`
 	Engine  string   `json:"engine,omitempty"`
 	Status  string   `json:"status"`
+	Running int      `json:"instances,omitempty"`
 	Queued  int      `json:"queued,omitempty"`
 	File    string   `json:"file,omitempty"`
 	Error   string   `json:"error,omitempty"`
@@ -110,7 +111,7 @@ func adminModels(rt *runtime, w http.ResponseWriter, _ *http.Request) error {
 		status := v.status(m)
 		rows = append(rows, ModelRow{
 			Name: m.Key, Aliases: m.Aliases, Kind: string(m.Kind), Engine: m.Engine, File: m.File,
-			Status: status.Value, Error: status.Error, Queued: v.statuses[m.Key].Queued,
+			Status: status.Value, Error: status.Error, Queued: v.statuses[m.Key].Queued, Running: v.statuses[m.Key].Instances,
 		})
 	}
 	for _, f := range v.catalog.Faults() {

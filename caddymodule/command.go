@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -20,7 +22,9 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
+	"assistant/activator"
 	"assistant/lifecycle"
+	"assistant/lifecycle/machine"
 	"assistant/modeldir"
 )
 
@@ -197,17 +201,26 @@ func (c *client) post(w io.Writer, path string, query url.Values, done string) e
 func (c *client) ps(w io.Writer) error {
 	var result PsResult
 	return c.get(w, "ps", &result, func(w io.Writer) {
-		fmt.Fprintln(w, "MODEL\tGEN\tSTATE\tENGINE\tPID\tBUSY\tSERVED\tUP\tIDLE\tREADY IN")
+		fmt.Fprintln(w, "MODEL\tGEN\tSTATE\tENGINE\tPID\tBUSY\tSERVED\tUP\tIDLE\tREADY IN\tMEMORY")
 		for _, in := range result.Instances {
 			slots := "∞"
 			if in.Slots > 0 {
 				slots = strconv.Itoa(in.Slots)
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%d/%s\t%d\t%s\t%s\t%.0f ms\n", in.Key, in.Generation, in.State, in.Engine, in.PID,
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%d/%s\t%d\t%s\t%s\t%.0f ms\t%s\n", in.Key, in.Generation, in.State, in.Engine, in.PID,
 				in.Leases, slots, in.Served, time.Since(in.Started).Round(time.Second),
-				(time.Duration(in.IdleMS) * time.Millisecond).Round(time.Second), in.Phases.Spawn+in.Phases.Ready)
+				(time.Duration(in.IdleMS) * time.Millisecond).Round(time.Second), in.Phases.Spawn+in.Phases.Ready, memoryOf(in))
 		}
 	})
+}
+
+// memoryOf is what is reserved for an instance: on the host, then by device.
+func memoryOf(in activator.InstanceStatus) string {
+	parts := []string{machine.GiB(in.Memory)}
+	for _, name := range slices.Sorted(maps.Keys(in.Devices)) {
+		parts = append(parts, name+" "+machine.GiB(in.Devices[name]))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (c *client) models(w io.Writer) error {
@@ -308,6 +321,10 @@ func examineDir(dir string) ([]byte, error) {
 }
 
 func (d Diagnosis) show(w io.Writer) {
+	fmt.Fprintf(w, "memory\t%s\tof %s available %s\n", verdictOf(d.Machine.Error), machine.GiB(d.Machine.Memory), machine.GiB(d.Machine.Available))
+	for _, dev := range d.Machine.Devices {
+		fmt.Fprintf(w, "device %s\tok\tof %s free %s %s\n", dev.Name, machine.GiB(dev.Total), machine.GiB(dev.Free), dev.ID)
+	}
 	for _, p := range d.Programs {
 		if p.Missing != "" {
 			fmt.Fprintf(w, "%s\tmissing\t%s\n", p.Engine, p.Missing)
@@ -321,7 +338,11 @@ func (d Diagnosis) show(w io.Writer) {
 			verdict, text = "missing", m.Missing
 		}
 		fmt.Fprintf(w, "model %s\t%s\t%s\n", m.Model, verdict, text)
-		for _, note := range []string{m.Why, m.Note} {
+		needs := ""
+		if m.Memory != "" {
+			needs = "needs " + m.Memory
+		}
+		for _, note := range []string{m.Why, needs, m.Note} {
 			if note != "" {
 				fmt.Fprintf(w, "\t\t%s\n", note)
 			}
@@ -331,6 +352,8 @@ func (d Diagnosis) show(w io.Writer) {
 		fmt.Fprintf(w, "file %s\tbroken\t%s\n", f.File, firstLine(f.Error))
 	}
 }
+
+func verdictOf(fault string) string { return first(fault, "ok") }
 
 // reap asks the server to, or does it itself on a state directory.
 func (c *client) reap(w io.Writer, stateDir string) error {

@@ -2,20 +2,41 @@ package caddymodule
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"assistant/lifecycle/engine"
+	"assistant/lifecycle/machine"
+	"assistant/lifecycle/memory"
 	"assistant/modeldir"
 )
 
 // Diagnosis is what doctor finds: what is installed, what each model would run, and what is missing.
 type Diagnosis struct {
+	Machine  MachineFinding   `json:"machine"`
 	Programs []ProgramFinding `json:"programs"`
 	Models   []ModelFinding   `json:"models"`
 	Faults   []FaultFinding   `json:"faults"`
+}
+
+// MachineFinding is what there is to share out, in bytes.
+type MachineFinding struct {
+	Memory    int64           `json:"memory"` // the lesser of the machine's and our control group's
+	Available int64           `json:"available"`
+	Devices   []DeviceFinding `json:"devices"`
+	Error     string          `json:"error,omitempty"`
+}
+
+// DeviceFinding is an accelerator.
+type DeviceFinding struct {
+	Name    string `json:"name"`
+	ID      string `json:"id,omitempty"`
+	Total   int64  `json:"total"`
+	Free    int64  `json:"free"`
+	Unified bool   `json:"unified,omitempty"` // its memory is the host's
 }
 
 // ProgramFinding is an engine's program that models use, or could.
@@ -34,6 +55,7 @@ type ModelFinding struct {
 	Argv    []string `json:"argv,omitempty"`
 	Missing string   `json:"missing,omitempty"`
 	Note    string   `json:"note,omitempty"`
+	Memory  string   `json:"memory,omitempty"` // what it is expected to need, and where that is known from
 }
 
 // FaultFinding is a file that could not be taken.
@@ -45,13 +67,57 @@ type FaultFinding struct {
 // examine looks at this machine with the eyes of a catalog. It starts no engine, only asks programs for their version.
 func examine(catalog *modeldir.Catalog) Diagnosis {
 	d := Diagnosis{Programs: []ProgramFinding{llamaServerFinding()}, Models: []ModelFinding{}, Faults: []FaultFinding{}}
-	for _, m := range catalog.Models() {
-		d.Models = append(d.Models, modelFinding(m))
+	ctx, cancel := context.WithTimeout(context.Background(), surveyWithin)
+	defer cancel()
+	sample, err := look(ctx)
+	d.Machine = machineFinding(sample, err)
+	for i, m := range catalog.Models() {
+		f := modelFinding(m)
+		if i < mostEstimated && f.Missing == "" && err == nil {
+			f.estimate(ctx, m, sample)
+		}
+		d.Models = append(d.Models, f)
 	}
 	for _, f := range catalog.Faults() {
 		d.Faults = append(d.Faults, FaultFinding{File: f.File, Error: f.Err.Error()})
 	}
 	return d
+}
+
+// mostEstimated is for how many models doctor reads the file: each takes milliseconds.
+const mostEstimated = 200
+
+func look(ctx context.Context) (machine.Sample, error) {
+	program, _ := engine.LlamaServerPath() // without one there are no devices of its to ask for
+	return machine.Look(ctx, machine.Options{LlamaServer: program})
+}
+
+func machineFinding(s machine.Sample, err error) MachineFinding {
+	f := MachineFinding{Memory: s.Host.Total, Available: s.Host.Available, Devices: []DeviceFinding{}}
+	for _, d := range s.Devices {
+		f.Devices = append(f.Devices, DeviceFinding{Name: d.Name, ID: d.ID, Total: d.Total, Free: d.Free, Unified: d.Unified})
+	}
+	if err != nil {
+		f.Error = err.Error()
+	}
+	return f
+}
+
+// estimate tells what the model needs, and whether that is ever to be had here.
+func (f *ModelFinding) estimate(ctx context.Context, m *modeldir.Model, s machine.Sample) {
+	program, _ := engine.LlamaServerPath()
+	need, err := memory.Estimate(ctx, m, memory.Here{Host: s.Host, Devices: s.Devices, LlamaServer: program})
+	if err != nil || need.Source == memory.Unknown {
+		return
+	}
+	want, capacity := memory.Want(m, s.Host.Total), s.Capacity()
+	if err := memory.NeverFits(need, want, capacity, s.Devices); err != nil {
+		f.Missing = "it does not fit this machine: " + err.Error()
+		return
+	}
+	if best, ok := memory.Best(need, want, capacity, s.Devices); ok {
+		f.Memory = fmt.Sprintf("%s (%s)", best.Amount.Text(s.Devices), need.Source)
+	}
 }
 
 // healthy reports whether nothing is missing.

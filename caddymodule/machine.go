@@ -72,7 +72,7 @@ func (o *overseer) look(s machine.Sample) {
 	busy, short := o.press.Observe(s, o.maxLoad, time.Now())
 	o.mu.Unlock()
 	o.rt.act.SetMachine(activator.Machine{
-		Limited: true, Host: s.Host.Total, Room: lifecycle.Room(s, measures), Devices: s.Devices, Busy: busy, Short: short,
+		Limited: true, Capacity: s.Capacity(), Room: lifecycle.Room(s, measures), Devices: s.Devices, Busy: busy, Short: short,
 	})
 	select {
 	case <-o.seen:

@@ -14,6 +14,7 @@ import (
 	"assistant/activator"
 	"assistant/internal/openai"
 	"assistant/lifecycle"
+	"assistant/lifecycle/contexts"
 	"assistant/modeldir"
 )
 
@@ -231,6 +232,13 @@ func (l *lateRunner) Save(in *lifecycle.Instance, attempt int, by time.Time, to 
 }
 
 func (l *lateRunner) keepContexts(bytes int64) { l.runner.KeepContexts(bytes) }
+
+func (l *lateRunner) contexts() (contexts.Stats, bool) {
+	if l.runner == nil {
+		return contexts.Stats{}, false
+	}
+	return l.runner.Contexts()
+}
 
 // Stop implements activator.Runner.
 func (l *lateRunner) Stop(in *lifecycle.Instance) { l.runner.Stop(in) }

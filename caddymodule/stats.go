@@ -3,10 +3,14 @@ package caddymodule
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/VictoriaMetrics/metrics"
+
+	"assistant/lifecycle/contexts"
 )
 
 func init() { metrics.ExposeMetadata(true) }
@@ -59,6 +63,20 @@ func (m *modelStats) ended(status int) {
 func (rt *runtime) writeMetrics(w io.Writer) {
 	rt.act.WriteMetrics(w)
 	rt.stats.set.WritePrometheus(w)
+	if kept, ok := rt.runner.contexts(); ok {
+		writeContexts(w, kept)
+	}
+}
+
+// writeContexts tells of the contexts that are kept on disk.
+func writeContexts(w io.Writer, kept contexts.Stats) {
+	fmt.Fprintf(w, "assistant_contexts %d\nassistant_context_bytes %d\n", kept.Files, kept.Bytes)
+	fmt.Fprintf(w, "assistant_contexts_saved_total %d\n", kept.Saved)
+	fmt.Fprintf(w, "assistant_contexts_restored_total{use=\"hit\"} %d\n", kept.Hits)
+	fmt.Fprintf(w, "assistant_contexts_restored_total{use=\"miss\"} %d\n", kept.Misses)
+	for _, why := range slices.Sorted(maps.Keys(kept.Dropped)) {
+		fmt.Fprintf(w, "assistant_contexts_dropped_total{reason=%q} %d\n", why, kept.Dropped[why])
+	}
 }
 
 func (rt *runtime) serveMetrics(w http.ResponseWriter) {

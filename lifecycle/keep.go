@@ -122,7 +122,7 @@ func (s *start) giveBack(ctx context.Context, run *Running) {
 	if !k.store.Offers(k.identity, 0) {
 		return
 	}
-	waiting := s.to.Waiting(s.in)
+	waiting := s.to.Waiting(s.in, max(1, run.Slots))
 	requests := make([]contexts.Request, len(waiting))
 	for i, w := range waiting {
 		requests[i] = w.Request

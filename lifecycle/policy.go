@@ -398,13 +398,16 @@ func (p *planner) makeRoom(d int, candidates []int) bool {
 	if !enough(room) {
 		return false
 	}
-	for k := len(set) - 1; k >= 0; k-- {
-		without := ledger{room.places - 1, room.memory.Minus(p.s.Residents[set[k]].Reserved)}
+	var needed []int
+	for _, i := range slices.Backward(set) {
+		without := ledger{room.places - 1, room.memory.Minus(p.s.Residents[i].Reserved)}
 		if enough(without) {
-			room, set = without, slices.Delete(set, k, k+1)
+			room = without
+		} else {
+			needed = append(needed, i)
 		}
 	}
-	for _, i := range set {
+	for _, i := range slices.Backward(needed) {
 		p.stop(i, ReasonRoom)
 	}
 	return true

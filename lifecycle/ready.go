@@ -47,7 +47,6 @@ func (s *start) becomeReady(ctx context.Context) (*Running, error) {
 		run.Slots = askSlots(ctx, network, address, s.kind.SlotsPath)
 	}
 	s.giveBack(ctx, run)
-	s.proc.NoteGroup()
 	run.ReadyAt = time.Now()
 	run.Loaded = run.ReadyAt.Sub(spawned)
 	return run, nil

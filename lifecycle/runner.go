@@ -168,6 +168,7 @@ func (s *start) once(ctx context.Context) error {
 		return s.explain(err)
 	}
 	s.to.Ready(s.in, run)
+	s.proc.NoteGroup() // it reads all of /proc, for which no request is to wait
 	if err = s.watch(ctx); err != nil {
 		s.to.Dying(s.in, s.withTail(err))
 	}

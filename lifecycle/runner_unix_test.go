@@ -50,11 +50,11 @@ func newReport() *report {
 	return &report{ready: make(chan *Running, 1), dying: make(chan error, 1), exited: make(chan error, 1), saved: make(chan int, 1)}
 }
 
-func (r *report) Ready(_ *Instance, run *Running) { r.ready <- run }
-func (r *report) Waiting(*Instance) []Waiting     { return r.waiting }
-func (r *report) Saved(_ *Instance, attempt int)  { r.saved <- attempt }
-func (r *report) Dying(_ *Instance, err error)    { r.dying <- err }
-func (r *report) Exited(_ *Instance, err error)   { r.exited <- err }
+func (r *report) Ready(_ *Instance, run *Running)  { r.ready <- run }
+func (r *report) Waiting(*Instance, int) []Waiting { return r.waiting }
+func (r *report) Saved(_ *Instance, attempt int)   { r.saved <- attempt }
+func (r *report) Dying(_ *Instance, err error)     { r.dying <- err }
+func (r *report) Exited(_ *Instance, err error)    { r.exited <- err }
 func (r *report) isReady(t *testing.T) *Running {
 	t.Helper()
 	return receive(t, r.ready, "readiness", r.exited)

@@ -12,8 +12,8 @@ import (
 type Reporter interface {
 	// Ready says that the instance is proven to be ours and can serve.
 	Ready(in *Instance, run *Running)
-	// Waiting asks which requests wait for the instance's model, in the order of their turns.
-	Waiting(in *Instance) []Waiting
+	// Waiting asks for the first so many requests that wait for the instance's model, in the order of their turns.
+	Waiting(in *Instance, most int) []Waiting
 	// Saved says that saving the contexts of an instance has ended, well or not.
 	Saved(in *Instance, attempt int)
 	// Dying says that a ready instance has failed by itself. What is left of it is stopped; Exited follows.

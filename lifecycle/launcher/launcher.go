@@ -121,7 +121,6 @@ func (p *Process) Alive() bool {
 // Signal sends a signal to the program and everything it started, to each once: many programs end at once, without
 // clearing up, on a second SIGTERM.
 func (p *Process) Signal(sig syscall.Signal) {
-	members := p.found()
 	group := 0
 	select {
 	case <-p.exited: // the group's number may be anybody's by now
@@ -129,7 +128,7 @@ func (p *Process) Signal(sig syscall.Signal) {
 		group = p.PID
 		signalGroup(group, sig)
 	}
-	for _, pid := range members {
+	for _, pid := range p.found() { // last, as it reads all of /proc
 		if group == 0 || groupOf(pid) != group {
 			signalOne(pid, sig)
 		}
