@@ -336,7 +336,7 @@ func (w *world) arrive() {
 		Key:    simKeys[min(w.rng.IntN(simModels), w.rng.IntN(simModels))],
 		Client: uint64(w.rng.IntN(simClients)), Conversation: uint64(w.rng.IntN(6)), Bytes: int64(w.rng.IntN(2000)),
 	}
-	if in := w.st.take(&r, w.now); in != nil {
+	if _, in := w.st.take(&r, w.now); in != nil {
 		w.last = "take"
 		w.granted++
 		w.leases = append(w.leases, lease{in, held{r.Client, w.now}})
@@ -356,7 +356,7 @@ func (w *world) release() {
 		delete(w.failedAt, l.in.Model.Key) // it is up to its work
 		if w.st.quiet(l.in) {
 			w.last = "give"
-			w.st.give(l.in, l.held, w.now)
+			w.st.give(w.st.models[l.in.Model.Key], l.in, l.held, w.now)
 			return
 		}
 		w.do(event{kind: evRelease, in: l.in, held: l.held})

@@ -18,7 +18,7 @@ var pools [4*(maxShift-minShift) + 1]sync.Pool
 // classOf returns the smallest size that holds n bytes, and its place among all: q << shift with q from 5 to 8.
 func classOf(n int64) (class int, size int64) {
 	n = max(n, 4<<minShift)
-	shift := bits.Len64(uint64(n-1)) - 3 //nolint:gosec // lengths are not negative
+	shift := bits.Len64(uint64(n-1)) - 3
 	q := (n-1)>>shift + 1
 	return 4*(shift-minShift) + int(q) - 4, q << shift
 }
