@@ -89,7 +89,7 @@ func (l workload) run(d time.Duration) outcomeOf {
 	}
 	ask = func(client uint64) {
 		r := Request{Key: specs[rng.IntN(l.models)].Key, Client: client}
-		if in := st.take(&r, now); in != nil {
+		if _, in := st.take(&r, now); in != nil {
 			serve(client, in, now)
 			return
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -137,9 +136,6 @@ func (rt *runtime) obey(a *App) error {
 	rt.stop()
 	rt.source, rt.stop = from, stop
 	w.Reload() // the models are known when the first request comes
-	if len(rt.catalog.Load().Models()) >= manyModels {
-		go debug.FreeOSMemory()
-	}
 	go w.Run(ctx)
 	return nil
 }
@@ -163,10 +159,6 @@ func (rt *runtime) publish(turn uint64, c *modeldir.Catalog) {
 	rt.act.SetCatalog(c)
 	go rt.lookForMissing(c)
 }
-
-// manyModels is how many models make reading them leave so much garbage behind that it is worth giving back to the
-// system at once: measured, 10,000 files leave three times what the catalog keeps.
-const manyModels = 1000
 
 // inForce returns the configuration in force, nil if none is.
 func (rt *runtime) inForce() *App {
