@@ -64,12 +64,12 @@ func (a *Activator) OnUrge(urge func()) { a.urge = urge }
 func (a *Activator) Acquire(ctx context.Context, r Request) (Lease, error) {
 	now := time.Now()
 	a.mu.Lock()
-	if in := a.state.take(&r, now); in != nil {
+	if m, in := a.state.take(&r, now); in != nil {
 		if a.state.oracle != nil && a.state.oracle.news {
 			a.apply(event{kind: evTick}, now) // what it expects may be started
 		}
 		a.mu.Unlock()
-		return Lease{a: a, in: in, held: held{client: r.Client, began: now}}, nil
+		return Lease{a: a, in: in, model: m, held: held{client: r.Client, began: now}}, nil
 	}
 	w := &waiter{Request: r, arrived: now, done: make(chan struct{})}
 	a.apply(event{kind: evArrive, w: w}, now)
@@ -88,7 +88,7 @@ func (a *Activator) settle(ctx context.Context, w *waiter) (Lease, error) {
 	switch w.ended {
 	case granted:
 		now := time.Now()
-		lease := Lease{a: a, in: w.in, Waited: now.Sub(w.arrived), held: held{client: w.Client, began: now}}
+		lease := Lease{a: a, in: w.in, model: w.model, Waited: now.Sub(w.arrived), held: held{client: w.Client, began: now}}
 		lease.Cold = w.in.Created.Compare(w.arrived) >= 0 || w.in.ReadyAt.After(w.arrived)
 		return lease, nil
 	case refused:
@@ -280,7 +280,7 @@ func (a *Activator) startTimeout(m *modeldir.Model) time.Duration {
 }
 
 // arm sets the timer to the next deadline. One that fires too early does no harm: tick looks
-// again. So the warm path, which only ever moves deadlines away, need not touch it.
+// again. So taking a lease, which only ever moves deadlines away, need not touch it.
 func (a *Activator) arm(now time.Time) {
 	next := a.state.next()
 	if next.IsZero() || !a.armed.IsZero() && !next.Before(a.armed) && a.armed.After(now) {

@@ -9,9 +9,10 @@ import (
 // Lease is a request's hold on a slot of an instance: while it lasts the instance is not
 // stopped. Release it exactly when the request is over; a second release does nothing.
 type Lease struct {
-	a    *Activator
-	in   *lifecycle.Instance
-	held held
+	a     *Activator
+	in    *lifecycle.Instance
+	model *modelState // stays the model's as long as it has leases
+	held  held
 
 	Waited time.Duration // from asking to getting it; 0 on the warm path
 	Cold   bool          // the request waited for a start
@@ -33,9 +34,9 @@ func (l *Lease) Release() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.state.quiet(l.in) {
-		a.state.give(l.in, l.held, now)
-		if at := a.state.retireAt(l.in); !at.IsZero() && (a.armed.IsZero() || at.Before(a.armed)) {
-			a.arm(now)
+		a.state.give(l.model, l.in, l.held, now)
+		if l.in.Idle() {
+			a.arm(now) // it may retire one day, or another one instead
 		}
 		return
 	}

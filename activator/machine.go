@@ -97,9 +97,24 @@ func (s *state) freed(f freeing, before, now machine.Amount) bool {
 	return true
 }
 
+// want is what a spec says about devices.
+type want struct {
+	memory.Wanted
+	of *modeldir.Model
+}
+
+// best is what a model gets on devices in so much room: looked up again only when that changes, as it costs tens of microseconds.
+type best struct {
+	room   machine.Amount
+	layers int
+}
+
 // wanted is where a model may go, with as many layers on devices as it gets when all goes that may: what is pinned or kept stays.
 func (s *state) wanted(m *modelState) memory.Wanted {
-	w := memory.Want(m.spec, s.machine.Capacity.Host)
+	if m.want.of != m.spec || m.want.Host != s.machine.Capacity.Host {
+		m.want = want{memory.Want(m.spec, s.machine.Capacity.Host), m.spec}
+	}
+	w := m.want.Wanted
 	if len(s.machine.Devices) == 0 || m.need.Layers() == 0 {
 		return w
 	}
@@ -109,9 +124,13 @@ func (s *state) wanted(m *modelState) memory.Wanted {
 			room = room.Minus(in.Reserved)
 		}
 	}
-	if best, ok := memory.Best(m.need, w, room, s.machine.Devices); ok {
-		w.AtLeast = best.Layers
+	if m.best.room != room {
+		m.best = best{room: room}
+		if found, ok := memory.Best(m.need, w, room, s.machine.Devices); ok {
+			m.best.layers = found.Layers
+		}
 	}
+	w.AtLeast = m.best.layers
 	return w
 }
 
@@ -126,7 +145,13 @@ func (s *state) measured(in *lifecycle.Instance, used machine.Amount, now time.T
 	for i := range used.Device {
 		in.Reserved.Device[i] = max(before.Device[i], used.Device[i])
 	}
-	if in.Reserved != before && len(s.hot) > 0 {
+	if in.Reserved == before {
+		return
+	}
+	if m := s.models[in.Model.Key]; s.surveys && m.spec != nil {
+		s.eff = append(s.eff, effect{kind: effNeed, spec: m.spec}) // its next start is to know
+	}
+	if len(s.hot) > 0 {
 		s.schedule(now)
 	}
 }

@@ -25,8 +25,13 @@ type modelState struct {
 	lastErr   error             // of the last start or crash that failed; nil once one served
 	last      *lifecycle.Output // what the newest instance that is gone printed
 
-	need   memory.Need
-	needs  needState
+	need  memory.Need
+	needs needState
+	want  want // what its spec says about devices
+	best  best // what it gets on devices when all goes that may
+
+	looked uint64 // number of the last snapshot that it is in, and its place there
+	place  int
 	waits  waits // how long its queue has waited, for what
 	coming bool  // room is being made for it
 	warm   bool  // it is yet to be started ahead of any request
@@ -166,7 +171,8 @@ type waits struct {
 	making clock // room is being made: others' answers are waited for
 	slot   clock // an instance is ready, and full
 
-	turn time.Duration // what room showed when the model last had an instance
+	turn time.Duration // what room and making showed when the model last had an instance, or nobody waiting
+	owed bool          // some have given up since then: who comes after them does not begin anew
 }
 
 // waited is what the clocks show.
@@ -176,6 +182,9 @@ func (c *waits) at(now time.Time) waited {
 	return waited{c.room.at(now), c.making.at(now), c.slot.at(now)}
 }
 
+// without is how long the model has been without an instance, and none was starting, while requests waited.
+func (c *waits) without(now time.Time) time.Duration { return c.room.at(now) + c.making.at(now) }
+
 // setClocks sees to it that waits are counted for what they are.
 func (m *modelState) setClocks(now time.Time) {
 	ready, starting := m.count(lifecycle.Ready) > 0, m.count(lifecycle.Starting) > 0
@@ -183,14 +192,14 @@ func (m *modelState) setClocks(now time.Time) {
 	m.waits.making.run(!ready && !starting && m.coming, now)
 	m.waits.room.run(!ready && !starting && !m.coming, now)
 	if ready || starting {
-		m.waits.turn = m.waits.room.at(now)
+		m.waits.turn, m.waits.owed = m.waits.without(now), false
 	}
 }
 
-// roomWait is how long the oldest in the queue has waited for the model's next turn: not longer than the model itself, as it
-// had a turn since, and who was left over from that is not to end the others' turns.
+// roomWait is how long the model has waited for its turn. It is not how long a request has: those left over from its last turn are not to
+// end the others' turns, and those who come after some that gave up are not to go to the end of the line.
 func (m *modelState) roomWait(now time.Time) time.Duration {
-	return m.waits.room.at(now) - max(m.queue.oldest.began.room, m.waits.turn)
+	return m.waits.without(now) - m.waits.turn
 }
 
 // waitEnds is when the oldest in the queue will have waited too long, if nothing changes; the zero time if it does not wait for

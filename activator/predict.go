@@ -34,6 +34,7 @@ type habit struct {
 	asked   int
 	follows map[string]int // how often others were asked for soon after it
 	until   time.Time      // expected until then, because of what it follows
+	tried   time.Time      // when it was last started ahead; zero once a request came
 
 	days  [daySlots]float32 // moving share of days on which the slot of the day saw a request
 	today [daySlots]bool
@@ -51,7 +52,7 @@ func newOracle() *oracle { return &oracle{habits: map[string]*habit{}} }
 // asked notes a request for the model.
 func (o *oracle) asked(key string, now time.Time) {
 	h := o.habit(key, now)
-	h.today[slotOf(now)] = true
+	h.today[slotOf(now)], h.tried = true, time.Time{}
 	o.recent = slices.DeleteFunc(o.recent, func(a ask) bool { return now.Sub(a.at) > followWithin })
 	again := false
 	for _, a := range o.recent {
@@ -127,6 +128,9 @@ func (o *oracle) expected(now time.Time) []string {
 	coming := slotOf(now.Add(dayAhead))
 	for _, key := range slices.Sorted(maps.Keys(o.habits)) {
 		h := o.habit(key, now)
+		if now.Sub(h.tried) < daySlot+dayAhead {
+			continue // it was, and nobody came
+		}
 		byDay := h.days[coming] >= dayShare && !h.today[slotOf(now)]
 		if byDay || now.Before(h.until) {
 			keys = append(keys, key)
@@ -134,6 +138,9 @@ func (o *oracle) expected(now time.Time) []string {
 	}
 	return keys
 }
+
+// tried notes that a model was started ahead of any request: once is enough.
+func (o *oracle) tried(key string, now time.Time) { o.habit(key, now).tried = now }
 
 // next is when another model may become expected without anything happening.
 func (o *oracle) next(now time.Time) time.Time {

@@ -23,7 +23,9 @@ func (s *state) schedule(now time.Time) {
 	if s.closing {
 		return
 	}
-	s.carryOut(s.policy(s.look(now)), now)
+	if s.carryOut(s.policy(s.look(now)), now) {
+		s.carryOut(s.policy(s.look(now)), now) // who was answered by a rescue may be waiting for nothing else
+	}
 	for _, m := range s.hot {
 		m.setClocks(now)
 	}
@@ -43,13 +45,15 @@ func (s *state) grantQueued(m *modelState) {
 	}
 }
 
-// carryOut does what a plan says.
-func (s *state) carryOut(plan lifecycle.Plan, now time.Time) {
+// carryOut does what a plan says. It reports whether a rescue answered requests.
+func (s *state) carryOut(plan lifecycle.Plan, now time.Time) (answered bool) {
 	residents := s.snapshot.Residents
 	for _, i := range plan.Rescue {
 		in := residents[i].Instance
 		s.rescue(in)
+		before := s.queued
 		s.grantQueued(s.models[in.Model.Key])
+		answered = answered || s.queued < before
 	}
 	for _, stop := range plan.Stop {
 		s.drain(residents[stop.Resident].Instance, stop.Reason, now)
@@ -60,9 +64,11 @@ func (s *state) carryOut(plan lifecycle.Plan, now time.Time) {
 	for _, start := range plan.Start {
 		s.spawn(s.planned[start.Demand], start, now)
 	}
+	s.again = time.Time{}
 	if plan.Again > 0 {
 		s.again = now.Add(plan.Again)
 	}
+	return answered
 }
 
 func (s *state) spawn(m *modelState, start lifecycle.Start, now time.Time) {
@@ -73,6 +79,9 @@ func (s *state) spawn(m *modelState, start lifecycle.Start, now time.Time) {
 	}
 	if s.machine.Limited {
 		in.Offload = start.Placement.Offload(m.spec, m.need, memory.Want(m.spec, s.machine.Capacity.Host), s.machine.Devices)
+	}
+	if s.oracle != nil && m.queue.n == 0 {
+		s.oracle.tried(m.key, now)
 	}
 	m.warm = false
 	m.instances = append(m.instances, in)
@@ -92,22 +101,22 @@ func (s *state) look(now time.Time) *lifecycle.Snapshot {
 		v.Room = unlimited
 	}
 	s.planned = s.planned[:0]
+	s.looks++
 	index := func(m *modelState) int {
-		i := slices.Index(s.planned, m)
-		if i < 0 {
-			i = len(s.planned)
+		if m.looked != s.looks {
+			m.looked, m.place = s.looks, len(s.planned)
 			s.planned = append(s.planned, m)
 			v.Demands = append(v.Demands, s.demand(m, now))
 		}
-		return i
+		return m.place
 	}
 	for _, m := range s.hot {
 		index(m)
 	}
 	for _, in := range s.live {
 		m := s.models[in.Model.Key]
-		r := lifecycle.Resident{Instance: in, Demand: index(m)}
-		if in.Served > 0 { // one that was started ahead and serves nobody gives way at once
+		r := lifecycle.Resident{Instance: in, Demand: index(m), Gap: m.useGap}
+		if in.Served > 0 || in.Leases > 0 { // one that was started ahead and serves nobody gives way at once
 			r.Grace, r.Value = m.grace(), m.chance(now)*m.start().Seconds()/float64(len(m.instances))
 		}
 		v.Residents = append(v.Residents, r)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -407,6 +408,7 @@ func withMemory(t *testing.T, r *fakeRunner, needs fixedSurvey, f func(t *testin
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		a.Close(ctx)
+		time.Sleep(time.Second) // a survey may be under way
 	})
 }
 
@@ -479,15 +481,15 @@ func TestNextLoadWaitsForDeviceMemoryToBeSeenFree(t *testing.T) {
 	gpu.Room.Device[0], gpu.Capacity.Device[0] = 8*gib, 8*gib
 	large := onDevice(10, gib/2)
 	withMemory(t, r, fixedSurvey{"a": large, "b": large, "c": large}, func(t *testing.T, a *Activator) {
-		urged := 0
-		a.OnUrge(func() { urged++ })
+		var urged atomic.Int32
+		a.OnUrge(func() { urged.Add(1) })
 		a.SetMachine(gpu)
 		lease := mustAcquire(t, a, "a")
 		lease.Release()
 		var wg sync.WaitGroup
 		hold(t, a, &wg, Request{Key: "b"}, time.Second, func(Lease, error) {})
 		time.Sleep(2 * time.Second)
-		if n, urge := r.spawns.Load(), urged; n != 1 || urge != 1 {
+		if n, urge := r.spawns.Load(), urged.Load(); n != 1 || urge != 1 {
 			t.Fatalf("%d starts, urged %d times: b was to wait for the memory of a", n, urge)
 		}
 		held := gpu

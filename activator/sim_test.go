@@ -84,6 +84,17 @@ var simDevices = []machine.Device{
 	{Name: "CUDA0", ID: "GPU-0", Total: 8 * gib, Listed: true}, {Name: "CUDA1", ID: "GPU-1", Total: 8 * gib, Listed: true},
 }
 
+// simKeys and simKinds name models and events. They are made once, as the world needs them millions of times.
+var simKeys, simKinds = numbered("m", simModels), numbered("event kind ", int(evKillAll)+1)
+
+func numbered(what string, n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprint(what, i)
+	}
+	return names
+}
+
 func newWorld(seed uint64) *world { return newRiggedWorld(seed, nil) }
 
 func newRiggedWorld(seed uint64, r *rig) *world {
@@ -138,20 +149,25 @@ func (w *world) catalog() *modeldir.Catalog {
 }
 
 // need is what a model takes: some only the host, some a device, one nearly all there is, one more than that.
-func (w *world) need(m *modeldir.Model) memory.Need {
-	var i int64
-	fmt.Sscanf(m.Key, "m%d", &i)
-	switch {
-	case i == 8:
-		return onHost(14 * gib)
-	case i == 7 && m.CtxSize == 2:
-		return onHost(400 * gib)
-	case i%2 == 0:
-		return onHost((1 + i) * gib)
-	default:
-		return onDevice(10, i*gib/20)
+func (w *world) need(m *modeldir.Model) *memory.Need {
+	i := int64(m.Key[1] - '0')
+	if i == 7 && m.CtxSize == 2 {
+		i = simModels
 	}
+	return &simNeeds[i]
 }
+
+// simNeeds are what models take, by number; the last is model 7's with the larger context.
+var simNeeds = func() (all [simModels + 1]memory.Need) {
+	for i := range int64(simModels) {
+		all[i] = onDevice(10, i*gib/20)
+		if i%2 == 0 {
+			all[i] = onHost((1 + i) * gib)
+		}
+	}
+	all[8], all[simModels] = onHost(14*gib), onHost(400*gib)
+	return all
+}()
 
 // onHost is the need of a model that takes so many bytes of the host.
 func onHost(bytes int64) memory.Need { return memory.Need{Source: memory.Declared, Process: bytes} }
@@ -317,10 +333,10 @@ func byGen(a, b *lifecycle.Instance) int { return int(a.Gen) - int(b.Gen) }
 
 func (w *world) arrive() {
 	r := Request{
-		Key:    fmt.Sprintf("m%d", min(w.rng.IntN(simModels), w.rng.IntN(simModels))),
+		Key:    simKeys[min(w.rng.IntN(simModels), w.rng.IntN(simModels))],
 		Client: uint64(w.rng.IntN(simClients)), Conversation: uint64(w.rng.IntN(6)), Bytes: int64(w.rng.IntN(2000)),
 	}
-	if in := w.st.take(&r, w.now); in != nil {
+	if _, in := w.st.take(&r, w.now); in != nil {
 		w.last = "take"
 		w.granted++
 		w.leases = append(w.leases, lease{in, held{r.Client, w.now}})
@@ -340,7 +356,7 @@ func (w *world) release() {
 		delete(w.failedAt, l.in.Model.Key) // it is up to its work
 		if w.st.quiet(l.in) {
 			w.last = "give"
-			w.st.give(l.in, l.held, w.now)
+			w.st.give(w.st.models[l.in.Model.Key], l.in, l.held, w.now)
 			return
 		}
 		w.do(event{kind: evRelease, in: l.in, held: l.held})
@@ -356,7 +372,7 @@ func (w *world) ready(in *lifecycle.Instance) {
 func (w *world) survey() {
 	if m, ok := pick(w, w.asked); ok {
 		w.asked = remove(w.asked, m)
-		w.do(event{kind: evNeeded, key: m.Key, need: &Facts{Spec: m, Need: w.need(m), Start: time.Duration(w.rng.IntN(5)) * time.Second}})
+		w.do(event{kind: evNeeded, key: m.Key, need: &Facts{Spec: m, Need: *w.need(m), Start: time.Duration(w.rng.IntN(5)) * time.Second}})
 	}
 }
 
@@ -421,9 +437,13 @@ type violation string
 
 // do lets the state take a step and does what it says.
 func (w *world) do(ev event) {
-	w.last = fmt.Sprintf("event kind %d", ev.kind)
-	if w.rig != nil && w.rig.before != nil && !w.rig.before(w, &ev) {
-		return
+	w.last = simKinds[ev.kind]
+	if w.rig != nil && w.rig.before != nil {
+		rigged := ev // apart, so that it alone is on the heap
+		if !w.rig.before(w, &rigged) {
+			return
+		}
+		ev = rigged
 	}
 	effects := w.st.step(ev, w.now)
 	if w.rig != nil && w.rig.after != nil {
@@ -589,16 +609,18 @@ func (w *world) check() error {
 	if bytes != s.bytes || bytes > s.set.QueueBytesTotal {
 		return fmt.Errorf("%d bytes in queues, %d counted", bytes, s.bytes)
 	}
-	leases := map[*lifecycle.Instance]int{}
-	for _, l := range w.leases {
-		leases[l.in]++
-	}
 	for _, in := range s.live {
 		if m := s.models[in.Model.Key]; m == nil || !slices.Contains(m.instances, in) {
 			return fmt.Errorf("%s is alive and its model does not know", in.ID())
 		}
-		if in.Leases != leases[in] {
-			return fmt.Errorf("%s counts %d leases, %d are out", in.ID(), in.Leases, leases[in])
+		out := 0
+		for _, l := range w.leases {
+			if l.in == in {
+				out++
+			}
+		}
+		if in.Leases != out {
+			return fmt.Errorf("%s counts %d leases, %d are out", in.ID(), in.Leases, out)
 		}
 	}
 	return errors.Join(w.checkKept(), w.checkMemory(), w.checkWaits(), w.checkNobodyIsForgotten())
@@ -630,20 +652,22 @@ func (w *world) checkModel(m *modelState) error {
 	if m.spec != nil && serving > max(1, m.spec.MaxInstances) {
 		return fmt.Errorf("%d instances of %s serve", serving, m.key)
 	}
-	clients := map[uint64]int{}
-	n := 0
+	var clients [simClients]int
+	n, lines := 0, 0
 	for wt := m.queue.oldest; wt != nil; wt = wt.newer {
 		n++
-		clients[wt.Client]++
+		if clients[wt.Client]++; clients[wt.Client] == 1 {
+			lines++
+		}
 		if wt.newer != nil && wt.newer.seq < wt.seq {
 			return fmt.Errorf("%s: the queue is out of order", m.key)
 		}
 	}
-	if n != m.queue.n || n > s.set.Queue || m.queue.bytes > s.set.QueueBytes || len(clients) != len(m.queue.lines) {
-		return fmt.Errorf("%d wait for %s, %d counted, of %d clients and %d", n, m.key, m.queue.n, len(clients), len(m.queue.lines))
+	if n != m.queue.n || n > s.set.Queue || m.queue.bytes > s.set.QueueBytes || lines != len(m.queue.lines) {
+		return fmt.Errorf("%d wait for %s, %d counted, of %d clients and %d", n, m.key, m.queue.n, lines, len(m.queue.lines))
 	}
 	for client, n := range clients {
-		if have, _ := m.queue.of(client); have != n || n > s.set.QueueClient {
+		if have, _ := m.queue.of(uint64(client)); have != n || n > s.set.QueueClient {
 			return fmt.Errorf("%d of client %d wait for %s, %d counted", n, client, m.key, have)
 		}
 	}

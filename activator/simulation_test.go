@@ -53,15 +53,18 @@ func TestSimulation(t *testing.T) {
 // TestSimulationReplays shows that a seed leads to the same end twice.
 func TestSimulationReplays(t *testing.T) {
 	for seed := range uint64(6) {
-		run := func() string {
-			w := newWorld(seed)
-			if err := w.run(10_000); err != nil {
-				t.Fatal(err)
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			run := func() string {
+				w := newWorld(seed)
+				if err := w.run(10_000); err != nil {
+					t.Fatal(err)
+				}
+				return fmt.Sprint(w.granted, w.refused, w.cancelled, w.reasons, w.st.gen, w.now)
 			}
-			return fmt.Sprint(w.granted, w.refused, w.cancelled, w.reasons, w.st.gen, w.now)
-		}
-		if a, b := run(), run(); a != b {
-			t.Fatalf("one seed, two ends: %s and %s", a, b)
-		}
+			if a, b := run(), run(); a != b {
+				t.Fatalf("one seed, two ends: %s and %s", a, b)
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package activator
 
 import (
+	"slices"
 	"time"
 
 	"assistant/lifecycle"
@@ -118,11 +119,13 @@ func (m *modelState) status() ModelStatus {
 func (a *Activator) Metered() []lifecycle.Metered {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	devices := a.state.machine.Devices
 	out := make([]lifecycle.Metered, 0, len(a.state.live))
 	for _, in := range a.state.live {
 		out = append(out, lifecycle.Metered{
 			Key: in.Model.Key, Generation: in.Gen, Model: in.Model, Processes: in.Processes,
 			Loading: in.Running == nil, Layers: in.Placement.Layers, Reserved: in.Reserved,
+			Shared: slices.ContainsFunc(in.Placement.Devices, func(i int) bool { return i < len(devices) && devices[i].Unified }),
 		})
 	}
 	return out

@@ -35,6 +35,7 @@ type state struct {
 	oracleAt time.Time // when it may have something new to tell
 	snapshot lifecycle.Snapshot
 	planned  []*modelState // the snapshot's demands
+	looks    uint64        // snapshots, ever
 }
 
 func newState(surveys bool) state {
@@ -173,21 +174,21 @@ func (s *state) step(ev event, now time.Time) []effect {
 
 // take is the warm path: a lease on an instance of the model that has a free slot, if
 // nobody waits for it. It allocates nothing.
-func (s *state) take(r *Request, now time.Time) *lifecycle.Instance {
+func (s *state) take(r *Request, now time.Time) (*modelState, *lifecycle.Instance) {
 	m := s.models[r.Key]
 	if m == nil || m.queue.n > 0 || s.closing {
-		return nil
+		return nil, nil
 	}
 	in := m.pick(r.Conversation)
 	if in == nil {
-		return nil
+		return nil, nil
 	}
 	m.asked(r.Client, now)
 	if s.oracle != nil {
 		s.oracle.asked(r.Key, now)
 	}
 	s.lease(m, in)
-	return in
+	return m, in
 }
 
 func (s *state) lease(m *modelState, in *lifecycle.Instance) {
@@ -214,7 +215,8 @@ func (s *state) arrive(w *waiter, now time.Time) {
 		s.refuse(w, &Error{Fault: FaultStart, Model: spec.Name, Cause: m.lastErr, RetryAfter: m.restUntil.Sub(now)})
 		return
 	}
-	if in := s.take(&w.Request, now); in != nil {
+	if _, in := s.take(&w.Request, now); in != nil {
+		w.model = m
 		s.grant(w, in)
 		return
 	}
@@ -265,10 +267,9 @@ func (s *state) quiet(in *lifecycle.Instance) bool {
 }
 
 // give takes a lease off in. It allocates nothing: it is the warm path's other half.
-func (s *state) give(in *lifecycle.Instance, h held, now time.Time) {
+func (s *state) give(m *modelState, in *lifecycle.Instance, h held, now time.Time) {
 	in.Leases--
 	in.Served++
-	m := s.models[in.Model.Key]
 	m.leases--
 	m.lull(now)
 	m.used(h.client, h.began, now)
@@ -281,7 +282,8 @@ func (s *state) give(in *lifecycle.Instance, h held, now time.Time) {
 }
 
 func (s *state) release(in *lifecycle.Instance, h held, now time.Time) {
-	s.give(in, h, now)
+	m := s.models[in.Model.Key]
+	s.give(m, in, h, now)
 	switch {
 	case in.State == lifecycle.Draining && in.Leases == 0 && !in.Dying && !in.Stopping:
 		s.end(in, in.Reason, now)
@@ -289,7 +291,7 @@ func (s *state) release(in *lifecycle.Instance, h held, now time.Time) {
 	case len(s.hot) > 0:
 		s.schedule(now)
 	}
-	s.forget(s.models[in.Model.Key])
+	s.forget(m)
 }
 
 func (s *state) ready(ev event, now time.Time) {
@@ -471,7 +473,7 @@ func (s *state) needed(key string, f *Facts, now time.Time) {
 		s.ask(m)
 		return
 	}
-	m.need, m.needs = f.Need, needKnown
+	m.need, m.needs, m.best = f.Need, needKnown, best{}
 	if m.startTook == 0 {
 		m.startTook = f.Start
 	}
@@ -524,6 +526,7 @@ func (s *state) refuseLate(now time.Time) bool {
 	refused := false
 	for _, m := range slices.Clone(s.hot) {
 		for due(m.waitEnds(s.set.MaxWait), now) {
+			m.waits.owed = true
 			s.refuseQueued(m.queue.oldest, &Error{Fault: FaultWait, Model: m.spec.Name, RetryAfter: m.retryAfter()})
 			refused = true
 		}
@@ -533,9 +536,16 @@ func (s *state) refuseLate(now time.Time) bool {
 
 // retireAt is when an idle instance retires; the zero time means not by itself.
 func (s *state) retireAt(in *lifecycle.Instance) time.Time {
-	m := s.models[in.Model.Key]
+	if !in.Idle() {
+		return time.Time{}
+	}
+	return s.retires(s.models[in.Model.Key], in)
+}
+
+// retires is retireAt of an idle instance of m.
+func (s *state) retires(m *modelState, in *lifecycle.Instance) time.Time {
 	ready := m.count(lifecycle.Ready)
-	if !in.Idle() || m.queue.n > 0 || ready <= m.kept() {
+	if m.queue.n > 0 || ready <= m.kept() {
 		return time.Time{}
 	}
 	if s.set.KeepLast && s.lastUsed() == in {
@@ -586,7 +596,7 @@ func (s *state) next() time.Time {
 	for _, f := range s.freeing {
 		next = earlier(next, f.until)
 	}
-	if s.oracle != nil {
+	if s.oracle != nil && !s.closing {
 		next = earlier(next, s.oracleAt)
 	}
 	return next
@@ -686,6 +696,9 @@ func (s *state) enqueue(w *waiter, now time.Time) {
 		s.hot = append(s.hot, m)
 	}
 	m.setClocks(now)
+	if m.queue.n == 0 && !m.waits.owed {
+		m.waits.turn = m.waits.without(now)
+	}
 	w.began = m.waits.at(now)
 	m.queue.push(w)
 	s.queued++

@@ -19,6 +19,7 @@ type workload struct {
 	slots                        int // of an instance; 0 = unlimited
 	start, stop, answer, maxWait time.Duration
 	policy                       lifecycle.Policy
+	startOf                      func(key string) time.Duration // nil = start, for all
 	seed                         uint64
 }
 
@@ -88,7 +89,7 @@ func (l workload) run(d time.Duration) outcomeOf {
 	}
 	ask = func(client uint64) {
 		r := Request{Key: specs[rng.IntN(l.models)].Key, Client: client}
-		if in := st.take(&r, now); in != nil {
+		if _, in := st.take(&r, now); in != nil {
 			serve(client, in, now)
 			return
 		}
@@ -99,7 +100,11 @@ func (l workload) run(d time.Duration) outcomeOf {
 			switch e.kind {
 			case effSpawn:
 				out.starts++
-				later(l.start, func() { step(event{kind: evReady, in: e.in, run: &lifecycle.Running{Slots: l.slots}}) })
+				took := l.start
+				if l.startOf != nil {
+					took = l.startOf(e.in.Model.Key)
+				}
+				later(took, func() { step(event{kind: evReady, in: e.in, run: &lifecycle.Running{Slots: l.slots}}) })
 			case effStop:
 				later(l.stop, func() { step(event{kind: evExited, in: e.in}) })
 			case effDeliver:

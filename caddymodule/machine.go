@@ -24,7 +24,10 @@ type overseer struct {
 	watch *machine.Watch
 	meter *lifecycle.Meter
 	press machine.Pressure
+	ctx   context.Context // ends with the looking
+	stop  context.CancelFunc
 	seen  chan struct{} // closed at the first sample
+	late  chan struct{} // closed when the first sample has had its time
 
 	mu      sync.Mutex
 	last    machine.Sample
@@ -36,8 +39,10 @@ type overseer struct {
 func oversee(rt *runtime, stateDir string) *overseer {
 	o := &overseer{
 		rt: rt, learn: memory.OpenLearnt(stateDir, rt.log), meter: lifecycle.NewMeter(),
-		seen: make(chan struct{}), noted: map[string]activator.Learnt{},
+		seen: make(chan struct{}), late: make(chan struct{}), noted: map[string]activator.Learnt{},
 	}
+	o.ctx, o.stop = context.WithCancel(context.Background())
+	time.AfterFunc(surveyWithin, func() { close(o.late) })
 	program, _ := engine.LlamaServerPath() // without one there are no devices of its to ask for
 	o.watch = machine.NewWatch(machine.Options{LlamaServer: program, Log: rt.log}, o.look)
 	return o
@@ -45,6 +50,7 @@ func oversee(rt *runtime, stateDir string) *overseer {
 
 // close ends the looking and keeps what was learnt.
 func (o *overseer) close() {
+	o.stop()
 	o.watch.Close()
 	if err := o.learn.Close(); err != nil {
 		o.rt.log.Warn("what was learnt of the models is not kept", "error", err)
@@ -60,11 +66,11 @@ func (o *overseer) setMaxLoad(limit float64) {
 // look takes a sample of the machine: it measures what instances use, and tells the activator what there is.
 func (o *overseer) look(s machine.Sample) {
 	looked := time.Now()
-	measures := o.meter.Look(context.Background(), o.rt.act.Metered(), s.Devices)
+	measures := o.meter.Look(o.ctx, o.rt.act.Metered(), s)
 	for _, m := range measures {
 		if m.New && !m.Loading {
-			o.rt.act.Measured(m.Key, m.Generation, m.Used)
 			o.learn.ObservePeak(memory.Key(m.Model), m.Peak)
+			o.rt.act.Measured(m.Key, m.Generation, m.Used) // after: it may ask what was learnt
 		}
 	}
 	o.note()
@@ -73,7 +79,7 @@ func (o *overseer) look(s machine.Sample) {
 	busy, short := o.press.Observe(s, o.maxLoad, time.Now())
 	o.mu.Unlock()
 	o.rt.act.SetMachine(activator.Machine{
-		Limited: true, Capacity: s.Capacity(), Room: lifecycle.Room(s, measures), Devices: s.Devices, Busy: busy, Short: short,
+		Limited: true, Capacity: lifecycle.Capacity(s), Room: lifecycle.Room(s, measures), Devices: s.Devices, Busy: busy, Short: short,
 		Looked: looked,
 	})
 	select {
@@ -98,12 +104,12 @@ func (o *overseer) note() {
 
 // Survey implements activator.Surveyor: what is declared, else what was learnt, on top of what the model's file says.
 func (o *overseer) Survey(m *modeldir.Model) activator.Facts {
-	ctx, cancel := context.WithTimeout(context.Background(), surveyWithin)
-	defer cancel()
 	select {
 	case <-o.seen:
-	case <-ctx.Done(): // a driver's tool hangs: the model is not to wait for it
+	case <-o.late: // a driver's tool hangs, or nothing can be read here: models are not to wait for it
 	}
+	ctx, cancel := context.WithTimeout(o.ctx, surveyWithin)
+	defer cancel()
 	o.mu.Lock()
 	sample := o.last
 	o.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -137,9 +136,6 @@ func (rt *runtime) obey(a *App) error {
 	rt.stop()
 	rt.source, rt.stop = from, stop
 	w.Reload() // the models are known when the first request comes
-	if len(rt.catalog.Load().Models()) >= manyModels {
-		go debug.FreeOSMemory()
-	}
 	go w.Run(ctx)
 	return nil
 }
@@ -163,10 +159,6 @@ func (rt *runtime) publish(turn uint64, c *modeldir.Catalog) {
 	rt.act.SetCatalog(c)
 	go rt.lookForMissing(c)
 }
-
-// manyModels is how many models make reading them leave so much garbage behind that it is worth giving back to the
-// system at once: measured, 10,000 files leave three times what the catalog keeps.
-const manyModels = 1000
 
 // inForce returns the configuration in force, nil if none is.
 func (rt *runtime) inForce() *App {
@@ -212,47 +204,49 @@ func (rt *runtime) end(limit time.Duration) {
 
 // lateRunner is the runner of a runtime, which is made before anybody says where its state lies.
 type lateRunner struct {
-	runner *lifecycle.Runner
+	runner atomic.Pointer[lifecycle.Runner]
 	dir    string
 }
 
 // set gives the state directory. It reports whether this was the first time; a later, different one takes effect at the next
 // start of the process, as what runs is noted in the first.
 func (l *lateRunner) set(dir string, log *slog.Logger) bool {
-	if l.runner != nil {
+	if l.runner.Load() != nil {
 		if dir != l.dir {
 			log.Warn("a changed state_dir takes effect when the process is started anew", "in_force", l.dir)
 		}
 		return false
 	}
-	l.runner, l.dir = lifecycle.NewRunner(dir, log), dir
+	l.runner.Store(lifecycle.NewRunner(dir, log))
+	l.dir = dir
 	return true
 }
 
 // Start implements activator.Runner. Nothing is started before a configuration, and with it a catalog, is in force.
 func (l *lateRunner) Start(in *lifecycle.Instance, timeout time.Duration, to lifecycle.Reporter) {
-	l.runner.Start(in, timeout, to)
+	l.runner.Load().Start(in, timeout, to)
 }
 
 // Save implements activator.Runner.
 func (l *lateRunner) Save(in *lifecycle.Instance, attempt int, by time.Time, to lifecycle.Reporter) {
-	l.runner.Save(in, attempt, by, to)
+	l.runner.Load().Save(in, attempt, by, to)
 }
 
-func (l *lateRunner) keepContexts(bytes int64) { l.runner.KeepContexts(bytes) }
+func (l *lateRunner) keepContexts(bytes int64) { l.runner.Load().KeepContexts(bytes) }
 
 func (l *lateRunner) contexts() (contexts.Stats, bool) {
-	if l.runner == nil {
+	runner := l.runner.Load()
+	if runner == nil { // metrics are asked for before the first configuration
 		return contexts.Stats{}, false
 	}
-	return l.runner.Contexts()
+	return runner.Contexts()
 }
 
 // Stop implements activator.Runner.
-func (l *lateRunner) Stop(in *lifecycle.Instance) { l.runner.Stop(in) }
+func (l *lateRunner) Stop(in *lifecycle.Instance) { l.runner.Load().Stop(in) }
 
 func (l *lateRunner) close() {
-	if l.runner != nil {
-		l.runner.Close()
+	if runner := l.runner.Load(); runner != nil {
+		runner.Close()
 	}
 }

@@ -24,6 +24,7 @@ type Metered struct {
 	Model      *modeldir.Model
 	Processes  func() []int
 	Loading    bool           // it starts: what it uses grows
+	Shared     bool           // it uses a device whose memory is the host's: drivers take that in nobody's name
 	Layers     int            // on devices
 	Reserved   machine.Amount // what it is thought to use where it cannot be measured
 }
@@ -39,6 +40,8 @@ type Measure struct {
 // Meter measures instances. It is used by one goroutine.
 type Meter struct {
 	holdings func(context.Context) []machine.Holding
+	held     []machine.Holding  // as of heldAt
+	heldAt   time.Time          // when the devices were asked that they go with
 	known    map[uint64]reading // by generation
 }
 
@@ -54,19 +57,18 @@ func NewMeter() *Meter {
 }
 
 // Look measures the instances whose last measure is old, and returns what all of them use.
-func (m *Meter) Look(ctx context.Context, list []Metered, devices []machine.Device) []Measure {
+func (m *Meter) Look(ctx context.Context, list []Metered, s machine.Sample) []Measure {
 	now := time.Now()
-	var held []machine.Holding
-	asked := false
+	devices := s.Devices
+	if len(list) > 0 && len(devices) > 0 && (m.heldAt.IsZero() || !m.heldAt.Equal(s.DevicesAt)) {
+		m.held, m.heldAt = m.holdings(ctx), s.DevicesAt // what is free and who has the rest are told as of one time
+	}
 	fresh := make(map[uint64]reading, len(list))
 	out := make([]Measure, 0, len(list))
 	for _, in := range list {
 		r, known := m.known[in.Generation]
 		if r.New = !known || in.Loading || r.Loading || now.Sub(r.at) >= measureEvery; r.New {
-			if !asked && len(devices) > 0 {
-				held, asked = m.holdings(ctx), true
-			}
-			r = reading{at: now, Measure: measure(in, held, devices)}
+			r = reading{at: now, Measure: measure(in, m.held, devices)}
 		}
 		fresh[in.Generation] = r
 		out = append(out, r.Measure)
@@ -83,6 +85,9 @@ func measure(in Metered, held []machine.Holding, devices []machine.Device) Measu
 		hard, soft = in.Reserved.Host, 0 // it is not ours to see: a container
 	}
 	out.Used.Host = hard
+	if !in.Loading && (in.Shared || in.Model.Identity == modeldir.IdentityNone) {
+		out.Used.Host = max(hard, in.Reserved.Host) // there is more of it than we see
+	}
 	out.Peak = memory.Peak{HostHard: hard, HostSoft: soft, Layers: in.Layers, Devices: map[string]int64{}}
 	for i, d := range devices {
 		if i >= machine.MaxDevices || d.Unified {
@@ -123,9 +128,18 @@ func Room(s machine.Sample, measures []Measure) machine.Amount {
 	for _, m := range measures {
 		room = room.Plus(m.Used)
 	}
-	for i, all := range s.Capacity().Device {
-		room.Device[i] = min(room.Device[i], all)
+	for i, d := range s.Devices {
+		if i < machine.MaxDevices {
+			room.Device[i] = min(room.Device[i], d.Total) // where nobody tells who has what, more may be taken for ours
+		}
 	}
 	room.Host -= s.Host.Total / 100 * keepFree
 	return room
+}
+
+// Capacity is all the memory that instances could ever have.
+func Capacity(s machine.Sample) machine.Amount {
+	all := s.Capacity()
+	all.Host -= s.Host.Total / 100 * keepFree
+	return all
 }

@@ -40,7 +40,7 @@ type Demand struct {
 
 	Waiting  int           // requests in its queue
 	Arrived  uint64        // when the oldest of them came, in order over all models
-	RoomWait time.Duration // how long the oldest has waited for room since the model last had an instance; starts do not count
+	RoomWait time.Duration // how long it has waited for room with requests in its queue, since it last had an instance
 	SlotWait time.Duration // how long the oldest has waited for a slot of an instance that is ready
 	Coming   bool          // room is being made for it by an earlier plan
 
@@ -59,6 +59,7 @@ type Resident struct {
 	Demand    int           // index of its model
 	Value     float64       // what stopping it is expected to cost, in seconds
 	Grace     time.Duration // it keeps its place for so long after it fell idle: a client's next turn is expected
+	Gap       time.Duration // between the uses of its model, on average
 }
 
 // Plan is what a policy wants done. What is not in it stays as it is.
@@ -92,13 +93,13 @@ const minLoadGrace = 5 * time.Second
 func Decide(s *Snapshot) Plan {
 	p := newPlanner(s)
 	p.keepToLimits()
-	line, rush := p.line()
+	line, rushed := p.line()
 	blocked := false
 	for _, d := range line {
-		blocked = !p.serve(d, rush) || blocked
+		blocked = !p.serve(d, rushed[d]) || blocked
 	}
-	p.replicas()
-	if !blocked {
+	if !blocked { // else who has none would wait for those who want more
+		p.replicas()
 		p.ahead(len(line) == 0)
 	}
 	p.rescueUnclaimed()
@@ -117,6 +118,7 @@ type planner struct {
 
 	gone    []bool // by resident: it stops, or is spoken for
 	serving []int  // by demand: instances that stay
+	ready   []int  // by demand: those of them that are ready
 	loading [machine.MaxDevices]bool
 }
 
@@ -129,7 +131,7 @@ type ledger struct {
 func newPlanner(s *Snapshot) *planner {
 	p := &planner{
 		s: s, places: s.MaxInstances - len(s.Residents), free: s.Room.Minus(s.Freeing),
-		gone: make([]bool, len(s.Residents)), serving: make([]int, len(s.Demands)),
+		gone: make([]bool, len(s.Residents)), serving: make([]int, len(s.Demands)), ready: make([]int, len(s.Demands)),
 	}
 	p.coming.places, p.coming.memory = p.places, s.Room
 	for i, r := range s.Residents {
@@ -146,6 +148,7 @@ func newPlanner(s *Snapshot) *planner {
 			p.serving[r.Demand]++
 		case r.State == Ready:
 			p.serving[r.Demand]++
+			p.ready[r.Demand]++
 		}
 		p.coming.memory = p.coming.memory.Minus(r.Reserved)
 	}
@@ -162,7 +165,7 @@ func (r *Resident) leaving() bool { return r.Stopping || r.Dying || r.Saving }
 // It is a rush when somebody would otherwise wait longer than max_wait: one who has waited that long already, or who has so
 // many before him that their turns, shared by all places, would take until then. To anticipate is bounded
 // to half of max_wait, so that a bound that cannot be kept does not end all batches.
-func (p *planner) line() (line []int, rush bool) {
+func (p *planner) line() (line []int, rushed map[int]bool) {
 	for i := range p.s.Demands {
 		if d := &p.s.Demands[i]; d.Waiting > 0 && p.serving[i] == 0 && d.Startable {
 			line = append(line, i)
@@ -170,27 +173,40 @@ func (p *planner) line() (line []int, rush bool) {
 	}
 	byAge := func(a, b int) int {
 		x, y := &p.s.Demands[a], &p.s.Demands[b]
-		return cmp.Or(first(x.Coming, y.Coming), cmp.Compare(y.RoomWait, x.RoomWait), cmp.Compare(x.Arrived, y.Arrived))
+		return cmp.Or(cmp.Compare(y.RoomWait, x.RoomWait), cmp.Compare(x.Arrived, y.Arrived))
 	}
 	slices.SortFunc(line, byAge)
+	rushed = p.rush(line)
+	if len(rushed) == 0 {
+		slices.SortStableFunc(line, func(a, b int) int {
+			x, y := &p.s.Demands[a], &p.s.Demands[b]
+			return cmp.Or(cmp.Compare(y.Model.Priority, x.Model.Priority), cmp.Compare(y.yield(), x.yield()))
+		})
+	}
+	slices.SortStableFunc(line, func(a, b int) int { return first(p.s.Demands[a].Coming, p.s.Demands[b].Coming) })
+	return line, rushed
+}
+
+// rush returns those for whom others have to give way: who would wait too long, and all before him in the line, which is given by age.
+// It asks for another look when the next will.
+func (p *planner) rush(line []int) map[int]bool {
+	last := -1
 	var before time.Duration
-	for _, i := range line {
+	for k, i := range line {
 		d := &p.s.Demands[i]
 		bound := max(p.s.MaxWait/2, p.s.MaxWait-before/time.Duration(p.s.MaxInstances))
 		if left := bound - d.RoomWait; left > 0 {
 			p.again(left)
 		} else {
-			rush = true
+			last = k
 		}
 		before += d.Start + d.Service
 	}
-	if !rush {
-		slices.SortStableFunc(line, func(a, b int) int {
-			x, y := &p.s.Demands[a], &p.s.Demands[b]
-			return cmp.Or(first(x.Coming, y.Coming), cmp.Compare(y.Model.Priority, x.Model.Priority), cmp.Compare(y.yield(), x.yield()))
-		})
+	rushed := make(map[int]bool, last+1)
+	for _, i := range line[:last+1] {
+		rushed[i] = true
 	}
-	return line, rush
+	return rushed
 }
 
 // first orders those for which something is so before the others.
@@ -221,7 +237,8 @@ func (p *planner) serve(d int, rush bool) bool {
 	if p.rescueOwn(d) || p.start(d) {
 		return true
 	}
-	if p.claim(d) || p.makeRoom(d, p.idle(0)) && p.claim(d) || rush && p.makeRoom(d, p.busy(d)) && p.claim(d) {
+	if p.claim(d) || p.makeRoom(d, p.idle(0), 0) && p.claim(d) || p.makeRoom(d, append(p.idle(0), p.surplus(d)...), 1) && p.claim(d) ||
+		rush && p.makeRoom(d, p.busy(d), 0) && p.claim(d) {
 		p.plan.Coming = append(p.plan.Coming, d)
 		return true
 	}
@@ -294,7 +311,8 @@ func (p *planner) place(d int, room machine.Amount, loading [machine.MaxDevices]
 }
 
 // idle lists whom nobody needs, the least valuable first: those that are ready, without a lease and past the grace of
-// a client's next turn, for at least so long, or their own start if longest is negative; and those whose start nobody waits for any more.
+// a client's next turn, for at least so long, or, if that is negative, for their own start
+// and twice as long as their model is usually left alone; and those whose start nobody waits for any more.
 func (p *planner) idle(least time.Duration) []int {
 	var out []int
 	for i, r := range p.s.Residents {
@@ -308,7 +326,7 @@ func (p *planner) idle(least time.Duration) []int {
 		default:
 			grace := max(r.Grace, least)
 			if least < 0 {
-				grace = max(r.Grace, r.StartTook())
+				grace = max(r.Grace, r.StartTook(), 2*r.Gap)
 			}
 			if left := grace - p.s.Now.Sub(r.IdleSince); left > 0 {
 				p.again(left)
@@ -322,7 +340,7 @@ func (p *planner) idle(least time.Duration) []int {
 }
 
 // busy lists whom a demand that has waited too long may drain: what drains already for one like it, then the idle whatever
-// their grace, then those at work, the lowest priority and the least value first.
+// their grace, then those at work, the lowest priority first and then who has had his place longest.
 func (p *planner) busy(d int) []int {
 	var out []int
 	for i, r := range p.s.Residents {
@@ -348,9 +366,20 @@ func (p *planner) busy(d int) []int {
 	p.byValue(out)
 	slices.SortStableFunc(out, func(a, b int) int {
 		x, y := &p.s.Residents[a], &p.s.Residents[b]
-		return cmp.Or(cmp.Compare(class(a), class(b)), cmp.Compare(x.Model.Priority, y.Model.Priority))
+		if c := cmp.Or(cmp.Compare(class(a), class(b)), cmp.Compare(x.Model.Priority, y.Model.Priority)); c != 0 || class(a) < 2 {
+			return c // and then by value
+		}
+		return x.ReadyAt.Compare(y.ReadyAt)
 	})
 	return out
+}
+
+// surplus lists those of the busy that are not their model's only instance: a first instance goes before a second.
+func (p *planner) surplus(d int) []int {
+	return slices.DeleteFunc(p.busy(d), func(i int) bool {
+		r := &p.s.Residents[i]
+		return r.State != Draining && p.serving[r.Demand] <= max(1, p.s.Demands[r.Demand].Keep)
+	})
 }
 
 // drainsForRoom reports whether the instance drains only because somebody wanted its room: it can be rescued.
@@ -365,11 +394,12 @@ func (p *planner) byValue(list []int) {
 	})
 }
 
-// makeRoom stops a set of the candidates that frees enough for the demand, or none if all together do not. Candidates are
+// makeRoom stops a set of the candidates that frees enough for the demand, or none if all together do not. Of those at work so many
+// instances a model stay, and of all as many as are to be kept. Candidates are
 // taken in order until it is enough, then those that turn out not to be needed are let off, the most valuable
 // first: greedy with reverse deletion, at most twice the cheapest set for one kind of room (Csirik et al., "Heuristics for the
 // 0-1 min-knapsack problem", Acta Cybernetica 10, 1991).
-func (p *planner) makeRoom(d int, candidates []int) bool {
+func (p *planner) makeRoom(d int, candidates []int, stay int) bool {
 	room := p.coming
 	leaving := make(map[int]int) // by demand
 	var set []int
@@ -385,7 +415,11 @@ func (p *planner) makeRoom(d int, candidates []int) bool {
 			break
 		}
 		r := &p.s.Residents[i]
-		if r.State != Draining && p.serving[r.Demand]-leaving[r.Demand] <= p.s.Demands[r.Demand].Keep {
+		keep := p.s.Demands[r.Demand].Keep
+		if r.Leases > 0 {
+			keep = max(keep, stay)
+		}
+		if slices.Contains(set, i) || r.State != Draining && p.serving[r.Demand]-leaving[r.Demand] <= keep {
 			continue
 		}
 		if r.State != Draining {
@@ -466,17 +500,31 @@ func (p *planner) rescueUnclaimed() {
 	}
 }
 
+// everywhere is something of every kind of memory.
+var everywhere = func() (a machine.Amount) {
+	a.Host = 1
+	for i := range a.Device {
+		a.Device[i] = 1
+	}
+	return a
+}()
+
 // keepToLimits stops who is idle while there are more instances than places, or less memory than they have, as after
 // a change of the limits.
 func (p *planner) keepToLimits() {
-	over := func() bool {
-		return p.coming.places < 0 || least(p.coming.memory, machine.Amount{}) != (machine.Amount{})
+	helps := func(reserved machine.Amount) bool {
+		lack := least(p.coming.memory, machine.Amount{})
+		frees := lack.Host < 0 && reserved.Host > 0
+		for i := range lack.Device {
+			frees = frees || lack.Device[i] < 0 && reserved.Device[i] > 0
+		}
+		return frees || p.coming.places < 0
 	}
-	if !over() {
+	if !helps(everywhere) {
 		return
 	}
 	for _, i := range p.idle(0) {
-		if r := &p.s.Residents[i]; over() && p.serving[r.Demand] > p.s.Demands[r.Demand].Keep {
+		if r := &p.s.Residents[i]; helps(r.Reserved) && p.serving[r.Demand] > p.s.Demands[r.Demand].Keep {
 			p.stop(i, ReasonRoom)
 		}
 	}
@@ -488,7 +536,12 @@ func (p *planner) replicas() {
 	if p.s.Busy {
 		return
 	}
-	for i := range p.s.Demands {
+	order := make([]int, len(p.s.Demands))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(p.s.Demands[b].Model.Priority, p.s.Demands[a].Model.Priority) })
+	for _, i := range order {
 		for p.wantsReplica(i) && p.replica(i) {
 			continue // until there are enough, or there is no room
 		}
@@ -503,15 +556,17 @@ func (p *planner) wantsReplica(i int) bool {
 	if d.wait(p.serving[i]) > d.Start {
 		return true
 	}
-	p.again(d.Start - d.SlotWait + 1)
+	if p.ready[i] > 0 { // else the clock stands
+		p.again(d.Start - d.SlotWait + 1)
+	}
 	return false
 }
 
 func (p *planner) replica(i int) bool {
-	if p.start(i) {
+	if p.rescueOwn(i) || p.start(i) {
 		return true
 	}
-	if p.claim(i) || p.makeRoom(i, p.idle(-1)) && p.claim(i) {
+	if p.claim(i) || p.makeRoom(i, p.idle(-1), 0) && p.claim(i) {
 		p.serving[i]++ // it is started when the room is there
 		return true
 	}

@@ -249,11 +249,33 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// Each size of buffer holds what is asked for and wastes a quarter at most; the last pool's is 32 MiB.
+func TestClassOf(t *testing.T) {
+	before := int64(4 << 10)
+	for class := range pools {
+		got, size := classOf(before)
+		if got != class || size != before {
+			t.Errorf("%d bytes are of class %d and size %d, want %d and the same", before, got, size, class)
+		}
+		got, next := classOf(before + 1)
+		if got != class+1 || next <= before || next > before+before/4 {
+			t.Errorf("%d bytes are of class %d and size %d", before+1, got, next)
+		}
+		before = next
+	}
+	if class, size := classOf(1); class != 0 || size != 4<<10 {
+		t.Errorf("1 byte is of class %d and size %d", class, size)
+	}
+	if class, _ := classOf(32 << 20); class != len(pools)-1 {
+		t.Errorf("32 MiB are of class %d of %d", class, len(pools))
+	}
+}
+
 func BenchmarkReadBody(b *testing.B) {
 	for _, bb := range []struct {
 		name string
 		size int
-	}{{"1KiB", 1 << 10}, {"64KiB", 64 << 10}, {"8MiB", 8 << 20}} {
+	}{{"1KiB", 1 << 10}, {"64KiB", 64 << 10}, {"2MiB", 2 << 20}, {"8MiB", 8 << 20}} {
 		b.Run(bb.name, func(b *testing.B) {
 			content := make([]byte, bb.size)
 			lim := Limits{MaxBody: DefaultMaxBody, MaxMemory: DefaultMaxBody, Budget: NewBudget(DefaultBudget)}

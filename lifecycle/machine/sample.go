@@ -16,8 +16,9 @@ type Memory struct{ Total, Available int64 }
 // Sample is what the machine has at a moment.
 type Sample struct {
 	// Host is the lesser of what the machine has and what our control groups leave.
-	Host    Memory
-	Devices []Device
+	Host      Memory
+	Devices   []Device
+	DevicesAt time.Time // when they were asked: less often than the host
 
 	// Load is how much is asked of the CPUs there are, 1 = all of them: the machine's load average of the last
 	// minute over its CPUs, or, where a control group has a quota, the share of it that is used, if that is more.

@@ -28,6 +28,7 @@ type Watch struct {
 	on      func(Sample)
 	host    func(context.Context) (Sample, error)
 	devices func(context.Context) []Device // nil = there are none to ask for
+	unknown func() bool                    // there may be some that could not be told yet; nil = no
 	log     *slog.Logger
 
 	cancel context.CancelFunc
@@ -50,7 +51,7 @@ func NewWatch(o Options, on func(Sample)) *Watch {
 	}
 	host := &hostSampler{root: files(o.Root), now: time.Now}
 	devices := newDeviceSampler(files(o.Root), o.LlamaServer)
-	return start(&Watch{on: on, host: host.sample, devices: devices.sample, log: o.Log})
+	return start(&Watch{on: on, host: host.sample, devices: devices.sample, unknown: devices.unknown, log: o.Log})
 }
 
 func start(w *Watch) *Watch {
@@ -78,6 +79,9 @@ func (w *Watch) Close() {
 	w.done.Wait()
 }
 
+// open reports whether it is an open question what devices there are.
+func (w *Watch) open() bool { return w.unknown != nil && w.unknown() }
+
 func (w *Watch) run(ctx context.Context) {
 	var (
 		devices []Device
@@ -100,7 +104,7 @@ func (w *Watch) run(ctx context.Context) {
 		now := time.Now()
 		hurried := now.Before(hurry)
 		first := asked.IsZero()
-		if w.devices != nil && (first || len(devices) > 0 && (hurried || now.Sub(asked) >= devicesEvery)) {
+		if w.devices != nil && (first || (len(devices) > 0 || w.open()) && (hurried || now.Sub(asked) >= devicesEvery)) {
 			devices = w.devices(ctx)
 			asked = now
 		}
@@ -109,7 +113,7 @@ func (w *Watch) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			s.Devices = devices
+			s.Devices, s.DevicesAt = devices, asked
 			w.on(s)
 		case !failed:
 			w.log.Warn("the machine's memory cannot be read", "error", err)
@@ -169,6 +173,9 @@ func newDeviceSampler(root files, llamaServer string) *deviceSampler {
 		},
 	}
 }
+
+// unknown reports whether the list could not be had yet.
+func (d *deviceSampler) unknown() bool { return !d.settled && len(d.devices) == 0 }
 
 // PCIOrder makes CUDA count its devices as nvidia-smi does; by default the fastest is the first.
 const PCIOrder = "CUDA_DEVICE_ORDER=PCI_BUS_ID"

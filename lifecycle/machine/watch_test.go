@@ -119,3 +119,27 @@ func TestLook(t *testing.T) {
 	}
 	w.Close()
 }
+
+func TestListThatFailedIsAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		d := &deviceSampler{
+			cards: func(context.Context) []Card { return nil },
+			list: func(context.Context) ([]Listed, bool) {
+				asked++
+				if asked == 1 {
+					return nil, false // the machine was busy: it took longer than 5 s
+				}
+				return ParseListed("Available devices:\n  Vulkan0: Intel(R) Arc(TM) A770 (16384 MiB, 15000 MiB free)\n")
+			},
+			host: func(context.Context) int64 { return 64 << 30 },
+		}
+		var last Sample
+		w := start(&Watch{on: func(s Sample) { last = s }, host: func(context.Context) (Sample, error) { return Sample{}, nil }, devices: d.sample, unknown: d.unknown})
+		time.Sleep(time.Hour)
+		w.Close()
+		if asked < 2 || len(last.Devices) == 0 {
+			t.Errorf("asked %d times in an hour, %d devices known", asked, len(last.Devices))
+		}
+	})
+}

@@ -31,11 +31,14 @@ func (a arguments) value(flags ...string) (string, bool) {
 // number is value, as a number; "all" and "auto" are -1, as llama-server has it for layers.
 func (a arguments) number(flags ...string) (int, bool) {
 	s, ok := a.value(flags...)
+	if !ok {
+		return 0, false
+	}
 	if s == "all" || s == "auto" {
-		return -1, ok
+		return -1, true
 	}
 	n, err := strconv.Atoi(s)
-	return n, ok && err == nil
+	return n, err == nil
 }
 
 // has reports whether one of the flags is there.

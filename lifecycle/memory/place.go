@@ -81,11 +81,12 @@ func Place(n Need, w Wanted, free machine.Amount, devices []machine.Device, load
 	if len(n.Fixed) > 0 {
 		return placeFixed(n, w, free, devices, loading)
 	}
-	s := newSearch(&n, w, free, devices)
+	s := search{Need: &n, w: w, free: free, devices: devices}
 	layers, exact := n.wantedLayers(w)
 	if layers == 0 {
-		return s.on(nil, 0)
+		return s.onHost(Placement{})
 	}
+	s.reckon()
 	waiting := s.allow(loading)
 	if exact {
 		return s.best(layers)
@@ -109,28 +110,21 @@ type search struct {
 	free    machine.Amount
 	devices []machine.Device
 
-	layers []Block // the blocks, then the output layer
-	after  []int64 // bytes of the last so many layers
+	after []int64 // bytes of the last so many layers
 
 	allowed []int // devices, in the order the engine is to have them
 	byRoom  []int // the same, the least free first
 	room    int64 // what layers have room in, on all of them together
 }
 
-func newSearch(n *Need, w Wanted, free machine.Amount, devices []machine.Device) *search {
-	s := &search{Need: n, w: w, free: free, devices: devices}
-	if len(n.Blocks) > 0 {
-		s.layers = n.offloaded(n.Layers())
+// reckon works out what the layers take.
+func (s *search) reckon() {
+	s.after = make([]int64, s.Layers()+1)
+	s.after[1] = s.Output.bytes()
+	for i := 2; i < len(s.after); i++ {
+		s.after[i] = s.after[i-1] + s.Blocks[len(s.after)-1-i].bytes()
 	}
-	s.after = make([]int64, len(s.layers)+1)
-	for i := range s.layers {
-		s.after[i+1] = s.after[i] + s.layers[len(s.layers)-1-i].bytes()
-	}
-	return s
 }
-
-// last returns the layers that go to devices when so many do.
-func (s *search) last(layers int) []Block { return s.layers[len(s.layers)-layers:] }
 
 // Best places the model in a machine that is empty: the most that can be hoped for.
 func Best(n Need, w Wanted, capacity machine.Amount, devices []machine.Device) (Placement, bool) {
@@ -294,7 +288,7 @@ func (s *search) onHost(p Placement) (Placement, bool) {
 // share divides the layers among several devices: by the model file's shares, else by what is free. It sets the counts and the shares
 // to tell the engine; nil if there is no way.
 func (s *search) share(p *Placement) []int64 {
-	layers := s.last(p.Layers)
+	layers := s.offloaded(p.Layers)
 	weights := s.w.TensorSplit
 	if len(weights) == 0 {
 		for _, i := range p.Devices {
@@ -430,7 +424,8 @@ func placeFixed(n Need, w Wanted, free machine.Amount, devices []machine.Device,
 	}
 	slices.Sort(p.Devices)
 	p.Devices = slices.Compact(p.Devices)
-	return newSearch(&n, w, free, devices).onHost(p)
+	s := search{Need: &n, w: w, free: free, devices: devices}
+	return s.onHost(p)
 }
 
 // NeverFits tells why the model can never run here, in numbers, or returns nil. capacity is all the machine has, less what the caller keeps.
