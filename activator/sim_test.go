@@ -71,7 +71,7 @@ type save struct {
 
 // waitedFor is how long a waiter waited, by what the world saw from outside: for room (nothing of its model was up, and nothing of anybody
 // was on its way out), while others left, during its model's starts, and for a slot.
-type waitedFor struct{ room, leaving, start, slot time.Duration }
+type waitedFor struct{ room, leaving, start, slot, without time.Duration }
 
 const (
 	simModels  = 9
@@ -738,7 +738,10 @@ func (w *world) checkWaits() error {
 }
 
 func longer(a, b waitedFor) waitedFor {
-	return waitedFor{max(a.room, b.room), max(a.leaving, b.leaving), max(a.start, b.start), max(a.slot, b.slot)}
+	return waitedFor{
+		max(a.room, b.room), max(a.leaving, b.leaving), max(a.start, b.start), max(a.slot, b.slot),
+		max(a.without, b.without, b.room+b.leaving),
+	}
 }
 
 // checkNobodyIsForgotten: who waits has something to wait for: an instance that starts, works or leaves, a rest

@@ -40,8 +40,8 @@ func TestSimulation(t *testing.T) {
 			})
 		}
 	})
-	t.Logf("%d seeds from %d, %d events: %d answered, %d refused, %d left; longest waits: for room %v, while others left %v, for a slot %v (max_wait %v each), in starts %v",
-		*simSeeds, *simFirst, events, granted, refused, cancelled, all.room, all.leaving, all.slot, simMaxWait, all.start.Round(time.Second))
+	t.Logf("%d seeds from %d, %d events: %d answered, %d refused, %d left; longest waits: for room while nobody was on the way out %v, for room altogether %v (2 × max_wait), for a slot %v (max_wait %v), in starts %v",
+		*simSeeds, *simFirst, events, granted, refused, cancelled, all.room, all.without, all.slot, simMaxWait, all.start.Round(time.Second))
 	t.Logf("on the way: %v", seen)
 	for _, what := range []string{"start", "save", "rescue", "replica", "stop for room", "stop for idle", "stop for load", "stop for unwanted", "stop for changed"} {
 		if seen[what] == 0 && !t.Failed() {
