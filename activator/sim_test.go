@@ -725,6 +725,7 @@ func (w *world) checkWaits() error {
 	const slack = time.Nanosecond
 	for wt, c := range w.clocks {
 		if wt.ended != waiting {
+			c.without = c.room + c.leaving
 			w.longest = longer(w.longest, *c)
 			delete(w.clocks, wt)
 			continue
@@ -740,7 +741,7 @@ func (w *world) checkWaits() error {
 func longer(a, b waitedFor) waitedFor {
 	return waitedFor{
 		max(a.room, b.room), max(a.leaving, b.leaving), max(a.start, b.start), max(a.slot, b.slot),
-		max(a.without, b.without, b.room+b.leaving),
+		max(a.without, b.without),
 	}
 }
 
