@@ -177,7 +177,7 @@ func (s *streamRepair) conclude() {
 	s.write(len(s.held))
 	full := s.p.context > 0 && s.told && s.counts.Prompt+s.counts.Completion >= s.p.context
 	switch {
-	case s.calls:
+	case s.calls && s.finish != finishLength:
 		s.finish = finishCalls
 	case stopped:
 		s.finish = finishStop
