@@ -94,8 +94,10 @@ func (e *edge) models(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (e *edge) info(w http.ResponseWriter, _ *http.Request) {
-	send(w, map[string]any{"type": "llama", "version": "0.28.1", "ggml_plugin_version": "fake", "port": strconv.Itoa(e.s.o.Port),
-		"chat_model": map[string]any{"name": e.s.o.Alias, "type": "chat", "ctx_size": e.s.o.Ctx, "prompt_template": e.s.o.Template}})
+	send(w, map[string]any{
+		"type": "llama", "version": "0.28.1", "ggml_plugin_version": "fake", "port": strconv.Itoa(e.s.o.Port),
+		"chat_model": map[string]any{"name": e.s.o.Alias, "type": "chat", "ctx_size": e.s.o.Ctx, "prompt_template": e.s.o.Template},
+	})
 }
 
 // post reads a request's body, and notes what becomes of it.

@@ -3,6 +3,7 @@ package openai
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -37,7 +38,7 @@ func FuzzRepairStop(f *testing.F) {
 	f.Add("aaaaaaab", "aaab", "aab", []byte{1, 1})
 	f.Add("A 😀 é \" \\ \n", "é", "😀!", []byte{0})
 	f.Fuzz(func(t *testing.T, text, stop1, stop2 string, cuts []byte) {
-		if !utf8.ValidString(text+stop1+stop2) || len(text) > 1<<12 || len(stop1)+len(stop2) > 1<<10 || text == contextFull {
+		if !utf8.ValidString(text) || !utf8.ValidString(stop1) || !utf8.ValidString(stop2) || len(text) > 1<<12 || len(stop1)+len(stop2) > 1<<10 || text == contextFull {
 			return
 		}
 		ask := fmt.Sprintf(`{"model":"asked",%s,"stream":true,"stop":[%s,%s]}`, hello, marshal(stop1), marshal(stop2))
@@ -92,7 +93,9 @@ func FuzzRepairMaxTokens(f *testing.F) {
 		head := bytes.SplitAfterN(stream, []byte("\n\n"), n+1)
 		var want strings.Builder
 		for _, event := range head[:n] {
-			var c struct{ Choices []struct{ Delta struct{ Content string } } }
+			var c struct {
+				Choices []struct{ Delta struct{ Content string } }
+			}
 			if err := json.Unmarshal(event[len("data: "):], &c); err != nil {
 				t.Fatal(err)
 			}
@@ -223,6 +226,42 @@ func FuzzText(f *testing.F) {
 		got := appendUnquoted(nil, []byte(value[1:len(value)-1]))
 		if s := strings.ToValidUTF8(string(got), "\uFFFD"); utf8.ValidString(value) && s != want {
 			t.Fatalf("%s is read as %q, want %q", value, s, want)
+		}
+	})
+}
+
+// FuzzPlan: what is sent is JSON again, and has nothing in it that the engine would take amiss.
+func FuzzPlan(f *testing.F) {
+	f.Add(`{"messages":[{"role":"system","content":[{"type":"text","text":"a"}]}],"stop":["x"],"max_tokens":3,"tools":[{}],"n":2,"drop_params":true}`, uint8(0))
+	f.Add(`{"prompt":["a"],"stream":true,"max_tokens":-1}`, uint8(1))
+	f.Add(`{"\u0069nput":["a"],"encoding_format":"base64","user":"me"}`, uint8(2))
+	f.Add(`{ }`, uint8(2))
+	f.Fuzz(func(t *testing.T, body string, kind uint8) {
+		req, err := Scan([]byte(body))
+		if err != nil {
+			return
+		}
+		d := Dialect{Repairs: LlamaAPIServer, Model: "own", Context: 100}
+		p, err := NewPlan([]byte(body), req, "default", Kind(kind%3), d)
+		if err != nil {
+			var e *Error
+			if !errors.As(err, &e) || e.Status != 400 {
+				t.Fatalf("error %v", err)
+			}
+			return
+		}
+		out := p.Body([]byte(body))
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(out, &fields); err != nil {
+			t.Fatalf("%v: %s becomes %s", err, body, out)
+		}
+		for _, gone := range []string{"user", "drop_params"} {
+			if v, ok := fields[gone]; ok && string(v) != "null" {
+				t.Fatalf("%s is sent: %s", gone, out)
+			}
+		}
+		if string(fields["model"]) != `"own"` {
+			t.Fatalf("the model is not the engine's: %s", out)
 		}
 	})
 }

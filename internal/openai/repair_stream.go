@@ -51,7 +51,6 @@ type streamRepair struct {
 	w      io.Writer
 	out    []byte // what the next Write writes
 	head   []byte // how each chunk begins, up to what is in the choice
-	err    error  // of w
 	counts Counts
 	told   bool   // the engine told its counts
 	tokens int    // chunks with text
@@ -62,15 +61,15 @@ type streamRepair struct {
 	enough bool // max_tokens or a stop sequence is reached
 
 	// The chunk at hand, by levels. The visitors are kept so that a chunk costs no allocation.
-	scans                       [3]scanner
-	onChunk, onChoice, onDelta  visitor
-	onElement                   func(from, to int) error
-	choices                     int  // where they are
-	fault                       bool // the chunk is an error
-	delta, text                 []byte
-	content, toolCalls, reason  []byte
-	more, moreDelta             []byte // fields that are passed on as they are
-	other                       bool   // the choice is not the first
+	scans                      [3]scanner
+	onChunk, onChoice, onDelta visitor
+	onElement                  func(from, to int) error
+	choices                    int  // where they are
+	fault                      bool // the chunk is an error
+	delta, text                []byte
+	content, toolCalls, reason []byte
+	more, moreDelta            []byte // fields that are passed on as they are
+	other                      bool   // the choice is not the first
 }
 
 type visitor = func(key []byte, from, to int) error

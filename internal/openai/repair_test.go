@@ -43,28 +43,46 @@ func TestRepairedRequest(t *testing.T) {
 		want string // JSON; as sent, but for the order
 	}{
 		{"always streamed", Chat, `{"model":"m",` + hello + `}`, `{` + streams + `"model":"m",` + hello + `}`},
-		{"3 tools without tool_choice", Chat, `{"tools":[{"type":"function"}],` + hello + `}`,
-			`{` + streams + `"tool_choice":"auto","tools":[{"type":"function"}],` + hello + `}`},
-		{"3 tool_choice null", Chat, `{"tools":[{}],"tool_choice":null,` + hello + `}`,
-			`{` + streams + `"tool_choice":"auto","tools":[{}],` + hello + `}`},
-		{"3 tool_choice none", Chat, `{"tools":[{}],"tool_choice":"none",` + hello + `}`,
-			`{` + streams + `"tool_choice":"none","tools":[{}],` + hello + `}`},
-		{"4 max_tokens", Chat, `{"max_tokens":7,` + hello + `}`,
-			`{` + streams + `"max_completion_tokens":7,"max_tokens":null,` + hello + `}`},
-		{"4 both limits", Chat, `{"max_tokens":7,"max_completion_tokens":9,` + hello + `}`,
-			`{` + streams + `"max_completion_tokens":7,"max_tokens":null,` + hello + `}`},
+		{
+			"3 tools without tool_choice", Chat, `{"tools":[{"type":"function"}],` + hello + `}`,
+			`{` + streams + `"tool_choice":"auto","tools":[{"type":"function"}],` + hello + `}`,
+		},
+		{
+			"3 tool_choice null", Chat, `{"tools":[{}],"tool_choice":null,` + hello + `}`,
+			`{` + streams + `"tool_choice":"auto","tools":[{}],` + hello + `}`,
+		},
+		{
+			"3 tool_choice none", Chat, `{"tools":[{}],"tool_choice":"none",` + hello + `}`,
+			`{` + streams + `"tool_choice":"none","tools":[{}],` + hello + `}`,
+		},
+		{
+			"4 max_tokens", Chat, `{"max_tokens":7,` + hello + `}`,
+			`{` + streams + `"max_completion_tokens":7,"max_tokens":null,` + hello + `}`,
+		},
+		{
+			"4 both limits", Chat, `{"max_tokens":7,"max_completion_tokens":9,` + hello + `}`,
+			`{` + streams + `"max_completion_tokens":7,"max_tokens":null,` + hello + `}`,
+		},
 		{"4 no limit", Chat, `{"max_tokens":-1,` + hello + `}`, `{` + streams + `"max_tokens":null,` + hello + `}`},
 		{"5 stop", Chat, `{"stop":"x",` + hello + `}`, `{` + streams + `"stop":null,` + hello + `}`},
 		{"5 stop array", Chat, `{"stop":["x","\n"],` + hello + `}`, `{` + streams + `"stop":null,` + hello + `}`},
-		{"6 what may be ignored", Chat, `{"n":2,"logprobs":true,"drop_params":true,` + hello + `}`,
-			`{` + streams + `"n":null,"logprobs":null,"drop_params":null,` + hello + `}`},
-		{"6 what asks for nothing", Chat, `{"n":1,"logprobs":false,"response_format":{"type":"text"},` + hello + `}`,
-			`{` + streams + `"n":1,"logprobs":false,"response_format":{"type":"text"},` + hello + `}`},
+		{
+			"6 what may be ignored", Chat, `{"n":2,"logprobs":true,"drop_params":true,` + hello + `}`,
+			`{` + streams + `"n":null,"logprobs":null,"drop_params":null,` + hello + `}`,
+		},
+		{
+			"6 what asks for nothing", Chat, `{"n":1,"logprobs":false,"response_format":{"type":"text"},` + hello + `}`,
+			`{` + streams + `"n":1,"logprobs":false,"response_format":{"type":"text"},` + hello + `}`,
+		},
 		{"8 user", Chat, `{"user":"me",` + hello + `}`, `{` + streams + `"user":null,` + hello + `}`},
-		{"9 parts", Chat, `{"messages":[{"role":"system","content":[{"type":"text","text":"a\"b"},{"type":"text","text":"c"}]},{"content":[],"role":"tool"}]}`,
-			`{` + streams + `"messages":[{"role":"system","content":"a\"b\nc"},{"content":"","role":"tool"}]}`},
-		{"16 completion", Completion, `{"prompt":["Hi"],"stream":true,"stream_options":{"include_usage":true},"stop":"x","max_tokens":-1}`,
-			`{"prompt":"Hi","stream":null,"stream_options":null,"stop":null,"max_tokens":null}`},
+		{
+			"9 parts", Chat, `{"messages":[{"role":"system","content":[{"type":"text","text":"a\"b"},{"type":"text","text":"c"}]},{"content":[],"role":"tool"}]}`,
+			`{` + streams + `"messages":[{"role":"system","content":"a\"b\nc"},{"content":"","role":"tool"}]}`,
+		},
+		{
+			"16 completion", Completion, `{"prompt":["Hi"],"stream":true,"stream_options":{"include_usage":true},"stop":"x","max_tokens":-1}`,
+			`{"prompt":"Hi","stream":null,"stream_options":null,"stop":null,"max_tokens":null}`,
+		},
 		{"16 base64", Embeddings, `{"input":"a","encoding_format":"base64"}`, `{"input":"a","encoding_format":"float"}`},
 		{"16 texts", Embeddings, `{"input":["a","b"]}`, `{"input":["a","b"]}`},
 	} {
@@ -87,9 +105,9 @@ func TestRepairedRequest(t *testing.T) {
 // The engine's own name for the model goes into any object.
 func TestRepairedModelName(t *testing.T) {
 	for body, want := range map[string]string{
-		`{}`:            `{"model":"own \"name\""}`,
+		`{}`:             `{"model":"own \"name\""}`,
 		`{ "model":"m"}`: `{ "model":"own \"name\""}`,
-		`{"input":"a"}`: `{"model":"own \"name\"","input":"a"}`,
+		`{"input":"a"}`:  `{"model":"own \"name\"","input":"a"}`,
 	} {
 		p, err := planOf(t, body, Embeddings, Dialect{Repairs: RepairAnswers, Model: `own "name"`})
 		if err != nil {
@@ -201,11 +219,15 @@ func TestRepairedError(t *testing.T) {
 		code       string
 		has, hides string
 	}{
-		{500, "500 Internal Server Error: Failed to get chat completions. Reason: The number of prompt tokens (900) is greater than the context size (512). Please increase the context size, or simplify the input message.",
-			400, TypeInvalidRequest, "messages", "context_length_exceeded", "900", "500 Internal"},
+		{
+			500, "500 Internal Server Error: Failed to get chat completions. Reason: The number of prompt tokens (900) is greater than the context size (512). Please increase the context size, or simplify the input message.",
+			400, TypeInvalidRequest, "messages", "context_length_exceeded", "900", "500 Internal",
+		},
 		{400, "400 Bad Request: Fail to deserialize chat completion request: invalid type.\njson_value: {\"secret\":1}", 400, TypeInvalidRequest, "", "", "invalid type", "secret"},
-		{500, "500 Internal Server Error: Failed to get chat completions. Reason: Unsupported prompt template: chatml. The tool use is only supported for 'chatml-tool'.",
-			400, TypeInvalidRequest, "tools", "unsupported_parameter", "chatml-tool", ""},
+		{
+			500, "500 Internal Server Error: Failed to get chat completions. Reason: Unsupported prompt template: chatml. The tool use is only supported for 'chatml-tool'.",
+			400, TypeInvalidRequest, "tools", "unsupported_parameter", "chatml-tool", "",
+		},
 		{500, "500 Internal Server Error: The chat completion is only supported in the chat or rag mode.", 400, TypeInvalidRequest, "model", "", "chat or rag", ""},
 		{500, "500 Internal Server Error: Failed to execute the inference.", 502, TypeServer, "", CodeEngineFailed, "execute", "500"},
 		{500, "500 Internal Server Error", 502, TypeServer, "", CodeEngineFailed, "why", ""},

@@ -61,10 +61,10 @@ check("streamed to its end", (text.split()[-1], finish), ("200", ["stop"]))
 check("usage asked for", usage.completion_tokens, 200)
 check("stop", streamed(stop="5 6")[:2], (" 1 2 3 4 ", ["stop"]))
 check("stop array", chat(stop=["x", " 3"]).choices[0].message.content, " 1 2")
-with client.chat.completions.stream(model="m", messages=hi, max_tokens=3) as stream:
+with client.chat.completions.stream(model="bare", messages=hi, stop=" 4") as stream:
     for _ in stream:
         pass
-    check("stream helper", stream.get_final_completion().choices[0].finish_reason, "length")
+    check("stream helper", stream.get_final_completion().choices[0].finish_reason, "stop")
 
 use = [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}, {"role": "user", "content": "use the tool"}]
 call = chat(messages=use, tools=[weather]).choices[0]
