@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +115,20 @@ func TestEdgeQuirks(t *testing.T) {
 		if res, _ := raw(t, e, "/v1/models", "", "Authorization", key); res.StatusCode != status {
 			t.Errorf("%s: status %d", key, res.StatusCode)
 		}
+	}
+}
+
+// What it streams is to the byte what the crate that upstream writes its chunks with makes of them, but for ids and times.
+func TestEdgeStreamIsUpstreams(t *testing.T) {
+	want, err := os.ReadFile("../openai/testdata/dialect/chat_no_usage.sse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := Start(t, "--dialect", DialectLlamaAPIServer, "--model-name", "default", "--text", "Hello world")
+	_, said := raw(t, e, "/v1/chat/completions", `{"stream":true,"messages":[{"role":"user","content":"Hi"}]}`)
+	varying := regexp.MustCompile(`"id":"chatcmpl-[-0-9a-f]{36}"|"created":[0-9]+`)
+	if got, want := varying.ReplaceAllString(said, "…"), varying.ReplaceAllString(string(want), "…"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 

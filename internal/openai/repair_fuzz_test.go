@@ -148,15 +148,19 @@ func FuzzRepairStream(f *testing.F) {
 // A clean engine's stream says the same after it was repaired: what is joined of both is the same, but for what is
 // always written anew.
 func TestCleanStreamsPassUnchanged(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join("testdata", "join", "chat_*.sse"))
-	if err != nil || len(files) < 5 {
+	files, err := filepath.Glob(filepath.Join("testdata", "join", "c*.sse"))
+	if err != nil || len(files) < 30 {
 		t.Fatalf("%d recordings, %v", len(files), err)
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			stream := recorded(t, filepath.Join("..", "join", filepath.Base(file)))
-			want, wantErr := Join(bytes.NewReader(stream), Chat)
-			p := &Plan{kind: Chat, repairs: LlamaAPIServer, model: "asked", usage: true}
+			kind := Chat
+			if strings.HasPrefix(filepath.Base(file), "completion") {
+				kind = Completion
+			}
+			want, wantErr := Join(bytes.NewReader(stream), kind)
+			p := &Plan{kind: kind, repairs: LlamaAPIServer, model: "asked", usage: true}
 			for _, r := range []io.Reader{bytes.NewReader(stream), oneByte{bytes.NewReader(stream)}} {
 				var out bytes.Buffer
 				_, err := p.Stream(&out, r)
@@ -166,7 +170,7 @@ func TestCleanStreamsPassUnchanged(t *testing.T) {
 				if err != nil {
 					return
 				}
-				got, err := Join(&out, Chat)
+				got, err := Join(&out, kind)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -112,7 +112,7 @@ func TestRepairedStream(t *testing.T) {
 		name, file, ask string
 		want            told
 	}{
-		{"1 finish_reason", "chat_no_usage.sse", `"stream":true`, told{Text: "Hello!", Finish: "stop", Chunks: 2}},
+		{"1 finish_reason", "chat_no_usage.sse", `"stream":true`, told{Text: "Hello world", Finish: "stop", Chunks: 2}},
 		{"2 usage not asked for", "chat.sse", `"stream":true`, told{Text: "The capital is Paris.", Finish: "stop", Chunks: 5}},
 		{"2 usage asked for", "chat.sse", usageAsked, told{
 			Text: "The capital is Paris.", Finish: "stop", Chunks: 5,
