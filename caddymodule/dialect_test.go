@@ -32,7 +32,9 @@ type reply struct {
 		Text    string
 		Message struct {
 			Content string
-			Calls   []struct{ Function struct{ Name, Arguments string } } `json:"tool_calls"`
+			Calls   []struct {
+				Function struct{ Name, Arguments string }
+			} `json:"tool_calls"`
 		}
 		Delta struct {
 			Role    string

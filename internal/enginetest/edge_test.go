@@ -12,7 +12,7 @@ import (
 )
 
 // raw asks an engine and returns what it says, as it says it.
-func raw(t *testing.T, e *Engine, path, body string, header ...string) (*http.Response, string) {
+func raw(t *testing.T, e *Engine, path, body string, header ...string) (status int, h http.Header, said string) {
 	t.Helper()
 	method := http.MethodPost
 	if body == "" {
@@ -30,11 +30,11 @@ func raw(t *testing.T, e *Engine, path, body string, header ...string) (*http.Re
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	said, err := io.ReadAll(res.Body)
+	b, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, string(said)
+	return res.StatusCode, res.Header, string(b)
 }
 
 // The quirks of llama-api-server, by their numbers in docs/dialects.md: what the router's tests stand on.
@@ -90,9 +90,9 @@ func TestEdgeQuirks(t *testing.T) {
 		{"embeddings of a chat model", e, "embeddings", `{"input":"a"}`, 500, []string{"is only supported in the"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			res, said := raw(t, tt.e, "/v1/"+tt.path, tt.body)
-			if res.StatusCode != tt.status || res.Header.Get("Access-Control-Allow-Origin") != "*" {
-				t.Fatalf("status %d, %v: %s", res.StatusCode, res.Header, said)
+			status, header, said := raw(t, tt.e, "/v1/"+tt.path, tt.body)
+			if status != tt.status || header.Get("Access-Control-Allow-Origin") != "*" {
+				t.Fatalf("status %d, %v: %s", status, header, said)
 			}
 			for _, has := range tt.has {
 				if !strings.Contains(said, has) {
@@ -106,14 +106,14 @@ func TestEdgeQuirks(t *testing.T) {
 			}
 		})
 	}
-	for path, status := range map[string]int{"/health": 404, "/echo": 200, "/v1/models": 200, "/v1/info": 200, "/v1/models/default": 404} {
-		if res, said := raw(t, e, path, ""); res.StatusCode != status {
-			t.Errorf("%s: status %d: %s", path, res.StatusCode, said)
+	for path, want := range map[string]int{"/health": 404, "/echo": 200, "/v1/models": 200, "/v1/info": 200, "/v1/models/default": 404} {
+		if status, _, said := raw(t, e, path, ""); status != want {
+			t.Errorf("%s: status %d: %s", path, status, said)
 		}
 	}
-	for key, status := range map[string]int{"Bearer wrong": 401, "Bearer secret": 200} { // 13
-		if res, _ := raw(t, e, "/v1/models", "", "Authorization", key); res.StatusCode != status {
-			t.Errorf("%s: status %d", key, res.StatusCode)
+	for key, want := range map[string]int{"Bearer wrong": 401, "Bearer secret": 200} { // 13
+		if status, _, _ := raw(t, e, "/v1/models", "", "Authorization", key); status != want {
+			t.Errorf("%s: status %d", key, status)
 		}
 	}
 }
@@ -125,7 +125,7 @@ func TestEdgeStreamIsUpstreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := Start(t, "--dialect", DialectLlamaAPIServer, "--model-name", "default", "--text", "Hello world")
-	_, said := raw(t, e, "/v1/chat/completions", `{"stream":true,"messages":[{"role":"user","content":"Hi"}]}`)
+	_, _, said := raw(t, e, "/v1/chat/completions", `{"stream":true,"messages":[{"role":"user","content":"Hi"}]}`)
 	varying := regexp.MustCompile(`"id":"chatcmpl-[-0-9a-f]{36}"|"created":[0-9]+`)
 	if got, want := varying.ReplaceAllString(said, "…"), varying.ReplaceAllString(string(want), "…"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -87,3 +87,13 @@ func plainFault(said []byte) string {
 	}
 	return text
 }
+
+// trimText shortens what an engine said to what fits into a message.
+func trimText(text string) string {
+	const longest = 1 << 10
+	text = strings.TrimSpace(text)
+	if len(text) > longest {
+		return text[:longest] + "…"
+	}
+	return text
+}

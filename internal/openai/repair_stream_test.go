@@ -297,11 +297,12 @@ func TestErrorInAStream(t *testing.T) {
 // ends is an engine that notes how much of its stream was read.
 type ends struct {
 	r    io.Reader
+	most int // bytes of one Read
 	read int
 }
 
 func (e *ends) Read(p []byte) (int, error) {
-	n, err := e.r.Read(p[:min(len(p), 64)])
+	n, err := e.r.Read(p[:min(len(p), e.most)])
 	e.read += n
 	return n, err
 }
@@ -311,13 +312,23 @@ func TestEnoughStopsTheEngine(t *testing.T) {
 	long := bytes.Repeat(recorded(t, "cut.sse"), 1000)
 	for _, ask := range []string{`,"max_tokens":3`, `,"stop":"cap"`} {
 		p := mustPlan(t, `{"model":"asked",`+hello+`,`+usageAsked+ask+`}`, Chat)
-		from := &ends{r: bytes.NewReader(long)}
+		from := &ends{r: bytes.NewReader(long), most: 64}
 		if _, err := p.Stream(io.Discard, from); err != nil {
 			t.Fatal(err)
 		}
 		if from.read > 8<<10 {
 			t.Errorf("%s: %d bytes were read of an answer of three tokens", ask, from.read)
 		}
+	}
+}
+
+// A plain answer is bounded, however long the engine goes on.
+func TestWholeIsBounded(t *testing.T) {
+	p := mustPlan(t, `{"model":"asked",`+hello+`}`, Chat)
+	chunk := `data: {"choices":[{"index":0,"delta":{"content":"` + strings.Repeat("a", 8<<20) + `"}}]}` + "\n\n"
+	from := &ends{r: strings.NewReader(strings.Repeat(chunk, 12)), most: 1 << 20}
+	if _, _, err := p.Whole(from); err == nil || errors.Is(err, ErrStreamCut) {
+		t.Errorf("an answer of %d bytes: %v", from.read, err)
 	}
 }
 

@@ -25,8 +25,12 @@ func (p *Plan) Answer(said []byte) ([]byte, Counts, error) {
 	}
 	asked := *p
 	asked.usage = p.usage || !p.stream
-	var buf bytes.Buffer
-	s := newStreamRepair(&asked, &buf)
+	var events bytes.Buffer
+	joined := joiner{answer{kind: p.kind}}
+	s := newStreamRepair(&asked, &events)
+	if !p.stream {
+		s.w = &joined
+	}
 	if err := s.event(said); err != nil {
 		return nil, s.counts, err
 	}
@@ -34,10 +38,9 @@ func (p *Plan) Answer(said []byte) ([]byte, Counts, error) {
 		return nil, s.counts, p.Error(0, []byte("its answer has no end"))
 	}
 	if err := s.end(); err != nil || p.stream {
-		return buf.Bytes(), s.counts, err
+		return events.Bytes(), s.counts, err
 	}
-	answer, err := Join(&buf, p.kind)
-	return answer, s.counts, err
+	return joined.json(), s.counts, nil
 }
 
 // embeddings writes a list of embeddings anew.
