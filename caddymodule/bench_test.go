@@ -55,3 +55,14 @@ func BenchmarkModelsChanged10000(b *testing.B) {
 
 func BenchmarkModels1000(b *testing.B)  { benchmarkModels(b, 1_000) }
 func BenchmarkModels10000(b *testing.B) { benchmarkModels(b, 10_000) }
+
+// BenchmarkNoDialect is what engines that need no repair pay for those that do, for each request.
+func BenchmarkNoDialect(b *testing.B) {
+	x := &exchange{model: &modeldir.Model{Name: "m", Engine: modeldir.EngineLlamaServer}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := x.planRepairs(); err != nil || x.plan != nil {
+			b.Fatal(x.plan, err)
+		}
+	}
+}

@@ -43,6 +43,7 @@ type exchange struct {
 	req   openai.Request
 	model *modeldir.Model
 	stats *modelStats
+	plan  *openai.Plan // what its engine's dialect needs; nil = nothing
 
 	conversation uint64             // what further turns have in common; 0 = none, or nobody cares
 	run          *lifecycle.Running // that answers, or did; nil before
@@ -62,6 +63,9 @@ func (h *Handler) serveModel(w http.ResponseWriter, r *http.Request, ep endpoint
 	}
 	if err == nil {
 		err = x.find()
+	}
+	if err == nil {
+		err = x.planRepairs()
 	}
 	if err != nil {
 		return x.fail(err)
@@ -278,6 +282,8 @@ func (x *exchange) send(run *lifecycle.Running) error {
 		out.BodyReader = func() (io.ReadCloser, error) { return x.body.NewReader(), nil } // it may outlive us there
 	}
 	switch {
+	case x.plan != nil:
+		return x.sendRepaired(run, to)
 	case x.ep.joins && x.req.Joinable() && run.Kind.StreamsPlain(x.model):
 		return x.sendJoined(run, to)
 	case x.early:

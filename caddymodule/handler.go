@@ -78,13 +78,13 @@ func (h *Handler) Validate() error {
 type endpoint struct {
 	kind  modeldir.Kind
 	joins bool        // a plain answer can be put together from a stream
-	join  openai.Kind // as what
+	join  openai.Kind // which one it is
 }
 
 var endpoints = map[string]endpoint{
 	"/v1/chat/completions": {kind: modeldir.Chat, joins: true, join: openai.Chat},
 	"/v1/completions":      {kind: modeldir.Chat, joins: true, join: openai.Completion},
-	"/v1/embeddings":       {kind: modeldir.Embedding},
+	"/v1/embeddings":       {kind: modeldir.Embedding, join: openai.Embeddings},
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.

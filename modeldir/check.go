@@ -27,6 +27,7 @@ var (
 	kinds      = []string{string(Chat), string(Embedding), string(Rerank), string(Speech), string(Transcription)}
 	engines    = []string{EngineAuto, EngineLlamaServer, EngineWasmEdge, EngineCommand}
 	identities = []string{"", IdentityNone}
+	dialects   = []string{"", DialectLlamaAPIServer}
 	splitModes = []string{"", "none", "layer", "row"}
 )
 

@@ -30,6 +30,7 @@ type rawModel struct {
 	CleanupCommand []string          `toml:"cleanup_command"`
 	Upstream       string            `toml:"upstream"`
 	Identity       string            `toml:"identity"`
+	Dialect        string            `toml:"dialect"`
 	ReadyPath      string            `toml:"ready_path"`
 	IdleTimeout    any               `toml:"idle_timeout"`
 	StartTimeout   any               `toml:"start_timeout"`
@@ -118,6 +119,7 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 		CleanupCommand: c.argv("cleanup_command", r.CleanupCommand),
 		Upstream:       c.upstream("upstream", r.Upstream),
 		Identity:       c.oneOf("identity", r.Identity, identities),
+		Dialect:        c.oneOf("dialect", r.Dialect, dialects),
 		ReadyPath:      c.readyPath("ready_path", r.ReadyPath),
 		MinInstances:   c.between("min_instances", r.MinInstances, 0, maxInt32),
 		MaxInstances:   c.between("max_instances", r.MaxInstances, 0, maxInt32),
@@ -176,6 +178,7 @@ func (c *checker) engine(r *rawModel) string {
 		{"cleanup_command", len(r.CleanupCommand) > 0},
 		{"upstream", r.Upstream != ""},
 		{"identity", r.Identity != ""},
+		{"dialect", r.Dialect != ""},
 	} {
 		if only.given {
 			c.failf(only.field, "only for engine = %q, but engine is %q: remove one of them", EngineCommand, engine)

@@ -71,6 +71,8 @@ func TestParseModel(t *testing.T) {
 		{"upstream socket", `command = ["a"]
 			upstream = "unix//run/a.sock"
 			identity = "none"`, Model{Engine: EngineCommand, Command: []string{"a"}, Upstream: "unix//run/a.sock", Identity: IdentityNone}},
+		{"dialect", `command = ["a"]
+			dialect = "llama-api-server"`, Model{Engine: EngineCommand, Command: []string{"a"}, Dialect: DialectLlamaAPIServer}},
 		{"everything else", `model_path = "a"
 			kind = "embedding"
 			engine = "llama-server"
@@ -169,6 +171,8 @@ func TestParseModelErrors(t *testing.T) {
 		{"huge integer", ok + "port = 99_999_999_999_999_999_999", 2, 8, "port", "too large"},
 		{"kind", ok + "kind = 'image'", 2, 1, "kind", `"image" is none of "chat", "embedding", "rerank", "speech", "transcription"`},
 		{"engine", ok + "engine = 'vllm'", 2, 1, "engine", `none of "auto", "llama-server", "wasmedge", "command"`},
+		{"dialect", "command = ['a']\ndialect = 'x'", 2, 1, "dialect", `none of "", "llama-api-server"`},
+		{"dialect of a native engine", "model_path = 'a'\ndialect = 'llama-api-server'", 2, 1, "dialect", "only for engine"},
 		{"identity", "command = ['a']\nidentity = 'x'", 2, 1, "identity", `none of "", "none"`},
 		{"port too high", ok + "port = 65536", 2, 1, "port", "65536 is not in 0 to 65535"},
 		{"port negative", ok + "port = -1", 2, 1, "port", "-1 is not in 0 to 65535"},

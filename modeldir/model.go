@@ -28,6 +28,9 @@ const (
 	EngineCommand     = "command"
 )
 
+// DialectLlamaAPIServer is the dialect of engines that speak as LlamaEdge's llama-api-server.
+const DialectLlamaAPIServer = "llama-api-server"
+
 // IdentityNone is the identity of a model whose listener cannot be proven to be
 // ours, such as a container's.
 const IdentityNone = "none"
@@ -66,6 +69,7 @@ type Model struct {
 	CleanupCommand []string
 	Upstream       string // where a command engine listens, if not on our port: host:port or unix//path
 	Identity       string // "" or IdentityNone
+	Dialect        string // what of a command engine's HTTP is made up for: "" = nothing, or DialectLlamaAPIServer
 	ReadyPath      string // HTTP path probed for readiness; "" = the engine kind's default, TCP accept for command
 
 	IdleTimeout  *time.Duration // nil = server default, 0 = never retire
@@ -105,7 +109,7 @@ func (m *Model) SameLaunch(o *Model) bool {
 		m.SplitMode == o.SplitMode && slices.Equal(m.TensorSplit, o.TensorSplit) && samePtr(m.MainGPU, o.MainGPU) &&
 		slices.Equal(m.Command, o.Command) && slices.Equal(m.StopCommand, o.StopCommand) &&
 		slices.Equal(m.CleanupCommand, o.CleanupCommand) && m.Upstream == o.Upstream &&
-		m.Identity == o.Identity && m.ReadyPath == o.ReadyPath && m.Concurrency == o.Concurrency &&
+		m.Identity == o.Identity && m.Dialect == o.Dialect && m.ReadyPath == o.ReadyPath && m.Concurrency == o.Concurrency &&
 		m.KeepContext == o.KeepContext
 }
 

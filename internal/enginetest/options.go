@@ -27,6 +27,11 @@ type Options struct {
 
 	Version bool // --version: say the build and end
 
+	// Speaking as another engine.
+	Dialect  string // --dialect: "" = llama-server, or llama-api-server, see [edge]
+	Template string // --prompt-template, of llama-api-server; default chatml
+	Text     string // --text: what that says, token by token; default " 1 2 3 …" of --tokens tokens
+
 	// Starting.
 	StartDelay time.Duration // --start-delay
 	Ready      string        // --ready: during the start delay refuse connections (refuse), answer 503 (503), or accept and say nothing (tcp)
@@ -91,7 +96,10 @@ func parse(args []string) (Options, error) {
 	names(func(n string) { fs.StringVar(&o.Model, n, "", "") }, "m", "model")
 	fs.StringVar(&o.Host, "host", "127.0.0.1", "")
 	fs.IntVar(&o.Port, "port", 8080, "")
-	names(func(n string) { fs.StringVar(&o.Alias, n, "fake", "") }, "a", "alias")
+	names(func(n string) { fs.StringVar(&o.Alias, n, "fake", "") }, "a", "alias", "model-name")
+	fs.StringVar(&o.Dialect, "dialect", "", "")
+	fs.StringVar(&o.Template, "prompt-template", "chatml", "")
+	fs.StringVar(&o.Text, "text", "", "")
 	names(func(n string) { fs.IntVar(&o.Ctx, n, 4096, "") }, "c", "ctx-size")
 	names(func(n string) { fs.IntVar(&o.Slots, n, 0, "") }, "np", "parallel", "slots")
 	names(func(n string) { fs.BoolVar(&o.Embeddings, n, false, "") }, "embeddings", "embedding")
@@ -159,6 +167,9 @@ func (o *Options) check(rest []string) error {
 	}
 	if !slices.Contains([]string{"refuse", "503", "tcp"}, o.Ready) {
 		return fmt.Errorf("--ready is %q, want refuse, 503 or tcp", o.Ready)
+	}
+	if !slices.Contains([]string{"", DialectLlamaAPIServer}, o.Dialect) {
+		return fmt.Errorf("--dialect is %q, want %s", o.Dialect, DialectLlamaAPIServer)
 	}
 	if o.Model != "" {
 		if _, err := os.Stat(o.Model); err != nil {

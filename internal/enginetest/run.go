@@ -104,7 +104,11 @@ func serve(o Options, events *eventLog) error {
 		}()
 	}
 	fmt.Fprintf(os.Stderr, "main: server is listening on %s\n", address(l))
-	return (&http.Server{Handler: s}).Serve(l)
+	var handler http.Handler = s
+	if o.Dialect == DialectLlamaAPIServer {
+		handler = newEdge(s)
+	}
+	return (&http.Server{Handler: handler}).Serve(l)
 }
 
 // listen binds as llama-server does, down to what it says when it can't.

@@ -24,13 +24,14 @@ const maxToolCalls = 1024
 // maxFields bounds the fields that an object of the stream has.
 const maxFields = 256
 
-// Kind is the endpoint that a stream comes from.
+// Kind is the endpoint that an answer comes from.
 type Kind int
 
-// The kinds of stream that Join knows.
+// The endpoints of models. Join knows all that stream.
 const (
 	Chat       Kind = iota // /v1/chat/completions
 	Completion             // /v1/completions
+	Embeddings             // /v1/embeddings, which don't stream
 )
 
 // ErrStreamCut says that a stream ended without its proper end: the engine died, or dropped the request.

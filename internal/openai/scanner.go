@@ -159,6 +159,37 @@ func (s *scanner) array(depth int) error {
 	}
 }
 
+// each shows the elements of the array that opens at the next byte to visit.
+func (s *scanner) each(visit func(from, to int) error) error {
+	if s.next() != '[' {
+		return s.bad("an array is missing")
+	}
+	s.i++
+	if s.next() == ']' {
+		s.i++
+		return nil
+	}
+	for {
+		s.space()
+		from := s.i
+		if err := s.value(2); err != nil {
+			return err
+		}
+		if err := visit(from, s.i); err != nil {
+			return err
+		}
+		switch s.next() {
+		case ',':
+			s.i++
+		case ']':
+			s.i++
+			return nil
+		default:
+			return s.bad("a comma or closing bracket is missing")
+		}
+	}
+}
+
 // number skips the number that opens at the next byte.
 func (s *scanner) number() error {
 	if s.b[s.i] == '-' {

@@ -9,7 +9,8 @@ import (
 )
 
 // command runs any program that speaks OpenAI's HTTP: whisper, vLLM, TTS, a container.
-// Its slots are unlimited unless concurrency says otherwise: such servers queue by themselves.
+// Its slots are unlimited unless concurrency says otherwise: such servers queue by themselves. One that speaks
+// llama-api-server's dialect has one slot: a second request would overwrite the first one's prompt.
 var command = Kind{
 	Name: modeldir.EngineCommand,
 	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
@@ -29,9 +30,16 @@ var command = Kind{
 		return Plan{
 			Argv:  append(argv, m.Args...),
 			Env:   env,
-			Slots: m.Concurrency,
+			Slots: commandSlots(m),
 		}, nil
 	},
+}
+
+func commandSlots(m *modeldir.Model) int {
+	if m.Concurrency == 0 && m.Dialect == modeldir.DialectLlamaAPIServer {
+		return 1
+	}
+	return m.Concurrency
 }
 
 func knowsAddress(m *modeldir.Model) bool {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"assistant/internal/openai"
 	"assistant/modeldir"
 )
 
@@ -41,6 +42,9 @@ type Kind struct {
 	// CancelByStream says that the engine does not notice that the client of a plain request
 	// left, but that of a streamed one: plain requests are then streamed from it and joined.
 	CancelByStream bool
+
+	// Repairs are what of the engine's dialect is made up for; none for an engine that speaks as clients expect.
+	Repairs openai.Repairs
 
 	// Contexts says that the engine can save what it has computed of a conversation, and be given it back, by
 	// llama-server's /slots. It then gets a directory for that by Place.ContextDir.
@@ -118,6 +122,21 @@ func (k Kind) StreamsPlain(m *modeldir.Model) bool {
 	}
 	return k.CancelByStream
 }
+
+// Dialect is what has to be known of the engine to make up for its dialect. It has no repairs if nothing has to be.
+func (k Kind) Dialect(m *modeldir.Model) openai.Dialect {
+	d := openai.Dialect{Repairs: k.Repairs, Context: m.CtxSize}
+	if m.Dialect == modeldir.DialectLlamaAPIServer {
+		d.Repairs = openai.LlamaAPIServer
+	}
+	if d.Repairs != 0 {
+		d.Images = slices.Contains(m.Command, llavaProjector) || slices.Contains(m.Args, llavaProjector)
+	}
+	return d
+}
+
+// llavaProjector is the flag by which llama-api-server gets what it needs to see images.
+const llavaProjector = "--llava-mmproj"
 
 // KeepsContexts reports whether the contexts of the model's instances are kept: its file asks for it, and it has
 // conversations.
