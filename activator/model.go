@@ -185,6 +185,12 @@ func (c *waits) at(now time.Time) waited {
 // without is how long the model has been without an instance, and none was starting, while requests waited.
 func (c *waits) without(now time.Time) time.Duration { return c.room.at(now) + c.making.at(now) }
 
+func (c *waits) stop(now time.Time) {
+	for _, clock := range []*clock{&c.room, &c.making, &c.slot} {
+		clock.run(false, now)
+	}
+}
+
 // setClocks sees to it that waits are counted for what they are.
 func (m *modelState) setClocks(now time.Time) {
 	ready, starting := m.count(lifecycle.Ready) > 0, m.count(lifecycle.Starting) > 0

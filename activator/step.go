@@ -24,8 +24,9 @@ type state struct {
 	seq     uint64                 // arrivals, ever
 	gen     uint64                 // generations, ever
 	closing bool
-	kept    []string // keys of models to start unasked, sorted
-	eff     []effect // reused between steps
+	now     time.Time // of the step under way
+	kept    []string  // keys of models to start unasked, sorted
+	eff     []effect  // reused between steps
 
 	surveys  bool      // what models need is found out before their first start; else it counts as nothing
 	machine  Machine   // as last seen
@@ -118,7 +119,7 @@ const (
 // step changes the state by one event and says what is to be done about it. The returned
 // slice is valid until the next step.
 func (s *state) step(ev event, now time.Time) []effect {
-	s.eff = s.eff[:0]
+	s.eff, s.now = s.eff[:0], now
 	switch ev.kind {
 	case evArrive:
 		s.arrive(ev.w, now)
@@ -717,6 +718,7 @@ func (s *state) dequeued(m *modelState, w *waiter) {
 	if m.queue.n == 0 {
 		s.hot = without(s.hot, m)
 		m.coming = false
+		m.waits.stop(s.now) // nobody waits
 	}
 }
 

@@ -491,10 +491,10 @@ func (p *planner) rescue(i int) {
 // Rescuable reports whether an instance that leaves for this reason may stay after all.
 func (r Reason) Rescuable() bool { return r == ReasonIdle || r == ReasonRoom || r == ReasonLoad }
 
-// rescueUnclaimed lets those go on that drain for somebody who does not want their room any more.
+// rescueUnclaimed lets those go on that drain for somebody who does not want their room any more, unless another has taken their part.
 func (p *planner) rescueUnclaimed() {
 	for i, r := range p.s.Residents {
-		if !p.gone[i] && r.drainsForRoom() {
+		if !p.gone[i] && r.drainsForRoom() && p.serving[r.Demand] < p.s.Demands[r.Demand].Most() {
 			p.rescue(i)
 		}
 	}

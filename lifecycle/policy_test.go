@@ -236,6 +236,14 @@ func TestDecide(t *testing.T) {
 			r.Reason, r.Leases = ReasonRoom, 1
 			return s
 		}, "^a#1"},
+		"unless another has taken its part": {func() *scene {
+			s := newScene(2)
+			s.model("a", 0)
+			r := s.instance("a", Draining)
+			r.Reason, r.Leases = ReasonRoom, 1
+			s.instance("a", Starting)
+			return s
+		}, ""},
 		"who drains for another does not": {func() *scene {
 			s := newScene(1)
 			s.model("a", 3)
