@@ -34,8 +34,7 @@ const (
 )
 
 // crowdBound is how many answers a second the engines of crowdedRoom allow. It
-// will be derived in docs/scheduling.md; until then it is what a simulation of
-// "the longest queue first" gave.
+// is derived in docs/scheduling.md.
 const crowdBound = 87.0
 
 // maxWait is our default max_wait: how long a request waits while others are
