@@ -17,22 +17,21 @@
 namespace nn {
 namespace {
 
-// What llama.cpp logs goes to stderr if a guest asked for it. Its last complaint is kept
-// for our own message.
+// What llama.cpp logs goes to stderr if a guest asked for it. Its first complaint since
+// this was last cleared is kept for our own message: those that follow only repeat it.
 struct Log {
   ggml_log_level least = GGML_LOG_LEVEL_NONE; // NONE: nothing
   ggml_log_level level = GGML_LOG_LEVEL_NONE; // of the line that is being written
+  bool keeping = false;                       // it is the complaint
   std::string complaint;
 
   static void write(ggml_log_level level, const char *text, void *data) {
     Log &log = *static_cast<Log *>(data);
     if (level != GGML_LOG_LEVEL_CONT) {
       log.level = level;
+      log.keeping = level == GGML_LOG_LEVEL_ERROR && log.complaint.empty();
     }
-    if (log.level == GGML_LOG_LEVEL_ERROR) {
-      if (level != GGML_LOG_LEVEL_CONT) {
-        log.complaint.clear();
-      }
+    if (log.keeping) {
       log.complaint += text;
     }
     if (log.least != GGML_LOG_LEVEL_NONE && log.level >= log.least) {
@@ -48,7 +47,7 @@ struct Log {
     }
   }
 
-  // reason gives the last complaint as the end of a sentence.
+  // reason gives the complaint as the end of a sentence.
   std::string reason() const {
     const std::string line = complaint.substr(0, complaint.find_last_not_of(" \n") + 1);
     return line.empty() ? "" : ": " + line;
@@ -92,10 +91,16 @@ double quota(const std::string &path) {
 }
 
 std::vector<llama_token> tokenize(const llama_vocab *vocab, std::string_view text) {
-  // There are never more tokens than bytes and the two at the ends.
-  std::vector<llama_token> tokens(text.size() + 2);
-  const int32_t n = llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
-                                   static_cast<int32_t>(tokens.size()), /*add_special=*/true, /*parse_special=*/true);
+  std::vector<llama_token> tokens(text.size() + 2); // nearly always enough
+  const auto run = [&] {
+    return llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), tokens.data(), static_cast<int32_t>(tokens.size()),
+                          /*add_special=*/true, /*parse_special=*/true);
+  };
+  int32_t n = run();
+  if (n < 0 && n != INT32_MIN) {
+    tokens.resize(static_cast<size_t>(-n));
+    n = run();
+  }
   tokens.resize(static_cast<size_t>(std::max(n, 0)));
   // Templates begin with the token that was just put there as well.
   if (tokens.size() > 1 && llama_vocab_get_add_bos(vocab) && tokens[0] == tokens[1] && tokens[0] == llama_vocab_bos(vocab)) {
