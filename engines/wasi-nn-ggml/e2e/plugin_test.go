@@ -441,6 +441,15 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// The test of the plug-in's core, built with the address and undefined-behaviour sanitizers.
+func TestCore(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), need(t, "ASSISTANT_TEST_WASI_NN_HARNESS"), model(t, smollm2), model(t, minilm), model(t, tiny))
+	cmd.Env = append(os.Environ(), "ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1", "UBSAN_OPTIONS=print_stacktrace=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v:\n%s", err, out)
+	}
+}
+
 // Without the plug-in WasmEdge says at once what is missing.
 func TestNoPlugin(t *testing.T) {
 	cmd := wasmedge(t)
