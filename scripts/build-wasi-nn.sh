@@ -32,11 +32,10 @@ harness)
 *) fail "say plugin or harness, not $what" ;;
 esac
 
-# The arguments name the folder of WasmEdge, and its doc/packages.txt the versions in it.
 key=$({
-	printf '%s\n' "$compiler" "$@"
+	printf '%s\n' "$compiler" "$@" # the folder of WasmEdge among them
 	"$compiler" --version
-	cat "$sources"/*.h "$sources"/*.cpp "$wasmedge/include/wasmedge/version.h" "$wasmedge/doc/packages.txt"
+	cat scripts/build-wasi-nn.sh "$sources"/*.h "$sources"/*.cpp "$wasmedge/include/wasmedge/version.h" "$wasmedge/include/llama.h" "$wasmedge/libllama.so.0"
 } | sha256sum | cut -c 1-16)
 built=$cache/wasi-nn-$what-$key
 

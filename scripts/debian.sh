@@ -67,7 +67,7 @@ fetches_lists() {
 unpacks() {
 	name=$1
 	shift
-	programs= headers=
+	programs=
 	while [ $# -gt 0 ] && [ "$1" != -- ]; do
 		programs="$programs $1"
 		shift
@@ -93,7 +93,7 @@ unpacks() {
 	total=$(awk '{n += $3} END {print n + 0}' "$work/uris")
 	# shellcheck disable=SC2086
 	(
-		cd "$work/debs"
+		cd "$work/debs" || exit
 		"$root/scripts/progress.py" "$name" --bytes "$work/debs" "$total" -- \
 			apt-get -c "$work/apt.conf" -qq download $packages $headers
 	)

@@ -162,6 +162,9 @@ Model open_model(const std::string &path, const std::string &name, const Options
   Model model(llama_model_load_from_file(path.c_str(), model_params(options, shares)));
   if (!model) {
     say("model " + name + " could not be loaded" + logs().reason());
+  } else if (llama_model_has_encoder(model.get())) {
+    say("model " + name + " has an encoder: such models are not supported");
+    model.reset();
   }
   return model;
 }
@@ -629,8 +632,13 @@ Error Context::begin() {
       return error;
     }
   }
-  if (!has_prompt || prompt.empty() || options.embedding) {
-    return options.embedding ? Error::unsupported_operation : Error::invalid_argument;
+  // A model without a cache is one for embeddings, and its logits would be nonsense.
+  if (options.embedding || llama_get_memory(decoder->llama()) == nullptr) {
+    say(options.embedding ? "compute_single on an embedding model" : "this model answers nothing: it is for embeddings, set embedding");
+    return Error::unsupported_operation;
+  }
+  if (!has_prompt || prompt.empty()) {
+    return Error::invalid_argument;
   }
   generated = 0;
   answer.clear();

@@ -357,6 +357,12 @@ void embeddings() {
   EQUAL(context->set_input(0, words), Error::none);
   EQUAL(context->compute(), Error::prompt_too_long);
 
+  // What has nothing to say says nothing.
+  auto mute = open(embedding, R"({"ctx-size":128,"threads":1})");
+  EQUAL(mute->set_input(0, "cat"), Error::none);
+  EQUAL(mute->compute(), Error::unsupported_operation);
+  EQUAL(mute->compute_single(), Error::unsupported_operation);
+
   // A model for chat changes over and back, as llama-core asks it to.
   auto both = open(chat, R"({"ctx-size":256,"threads":1,"temp":0})");
   EQUAL(both->set_input(1, R"({"embedding":true})"), Error::none);
