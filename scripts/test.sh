@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 has go || fail "Go is missing: install Go 1.26 or newer (https://go.dev/dl)"
 has "${CC:-gcc}" || fail "the race detector needs a C compiler: install one (apt-get install gcc libc6-dev)"
 
+# shellcheck disable=SC2016 # the shell of progress.py expands it
 scripts/progress.py --beside engine=scripts/get-engine.sh models=scripts/get-models.sh clients=scripts/get-python.sh \
 	wasi-nn='WASMEDGE_DIR=$(scripts/get-wasmedge.sh) && export WASMEDGE_DIR && scripts/build-wasi-nn.sh && scripts/build-wasi-nn.sh harness'
 ASSISTANT_TEST_LLAMA_SERVER=$(scripts/get-engine.sh)

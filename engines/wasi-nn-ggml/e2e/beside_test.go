@@ -1,15 +1,12 @@
 package e2e
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 )
-
-var rounds = flag.Int("rounds", 3, "how often TestBesideLlamaServer measures")
 
 const (
 	story  = "<|im_start|>user\nTell me a long story about a lighthouse and its keeper.<|im_end|>\n<|im_start|>assistant\n"
@@ -39,21 +36,23 @@ func (f *figures) better(g figures) {
 	f.tokens, f.rss = max(f.tokens, g.tokens), min(f.rss, g.rss)
 }
 
-// TestBesideLlamaServer measures and prints; make bench-wasm runs it.
-func TestBesideLlamaServer(t *testing.T) {
-	if os.Getenv("ASSISTANT_BENCH") == "" {
-		t.Skip("a measurement: run make bench-wasm")
+// BenchmarkBesideLlamaServer prints a table; make bench-wasm runs it.
+func BenchmarkBesideLlamaServer(b *testing.B) {
+	if os.Getenv("ASSISTANT_TEST_WASI_NN") == "" {
+		b.Skip("run make bench-wasm, which fetches what this needs")
 	}
 	var ours, theirs figures
-	for range *rounds {
-		ours.better(measurePlugin(t))
-		theirs.better(measureLlamaServer(t))
+	rounds := 0
+	for b.Loop() {
+		ours.better(measurePlugin(b))
+		theirs.better(measureLlamaServer(b))
+		rounds++
 	}
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	row := func(what, unit string, a, b float64) {
 		fmt.Printf("%-44s %8.1f %8.1f %-9s %5.2f\n", what, a, b, unit, a/b)
 	}
-	fmt.Printf("%-44s %8s %8s %-9s %s\n", "SmolLM2-135M, one thread, best of "+fmt.Sprint(*rounds), "WASI-NN", "llama-s.", "", "ratio")
+	fmt.Printf("\n%-44s %8s %8s %-9s %s\n", fmt.Sprintf("SmolLM2-135M, one thread, best of %d", rounds), "WASI-NN", "llama-s.", "", "ratio")
 	row("start to ready", "ms", ms(ours.start), ms(theirs.start))
 	row("first token of a short prompt", "ms", ms(ours.first), ms(theirs.first))
 	row("tokens a second", "tokens/s", ours.tokens, theirs.tokens)
@@ -62,7 +61,7 @@ func TestBesideLlamaServer(t *testing.T) {
 	fmt.Printf("%-44s %8.1f %8.1f %-9s %5.2f\n", "WASI-NN: two answers, together / apart", ms(ours.pair), ms(ours.apart), "ms", ms(ours.pair)/ms(ours.apart))
 }
 
-func rss(t *testing.T, pid int) (mb float64) {
+func rss(t testing.TB, pid int) (mb float64) {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -77,7 +76,7 @@ func rss(t *testing.T, pid int) (mb float64) {
 
 func duration(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
-func measurePlugin(t *testing.T) (f figures) {
+func measurePlugin(t testing.TB) (f figures) {
 	t.Helper()
 	options := fmt.Sprintf(`{"ctx-size":2048,"threads":1,"temp":0,"n-predict":%d,"parallel":1}`, length)
 	if _, err := wasm(); err != nil {
@@ -119,7 +118,7 @@ func measurePlugin(t *testing.T) (f figures) {
 	return f
 }
 
-func measureLlamaServer(t *testing.T) (f figures) {
+func measureLlamaServer(t testing.TB) (f figures) {
 	t.Helper()
 	began := time.Now()
 	cmd, client := startLlamaServer(t, "-m", model(t, smollm2), "-c", "2048", "-np", "1")
