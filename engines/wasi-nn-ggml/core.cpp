@@ -227,6 +227,9 @@ std::unique_ptr<Decoder> Decoder::open(llama_model *model, const Shape &shape, u
   params.n_seq_max = shape.parallel;
   params.n_batch = std::max(shape.batch, shape.parallel);
   params.n_ubatch = std::min(shape.ubatch, params.n_batch);
+  if (!shape.embedding) {
+    params.n_outputs_max = shape.parallel; // one a slot, not one a token: room for logits is dear
+  }
   params.n_threads = params.n_threads_batch = static_cast<int32_t>(std::min(threads, available_cpus()));
   params.embeddings = shape.embedding;
   params.swa_full = false;
