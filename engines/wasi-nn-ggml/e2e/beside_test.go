@@ -11,6 +11,7 @@ import (
 const (
 	story  = "<|im_start|>user\nTell me a long story about a lighthouse and its keeper.<|im_end|>\n<|im_start|>assistant\n"
 	length = 64 // tokens of an answer
+	times  = 3  // an engine is asked for it, and the best rate counts
 )
 
 // figures are what one engine was measured at.
@@ -93,9 +94,14 @@ func measurePlugin(t testing.TB) (f figures) {
 		g.want(0, request{Do: "fini", Handle: run})
 		return a
 	}
-	a := stream(story)
-	f.first = duration(a.FirstMS)
-	f.tokens = float64(len(a.Pieces)-1) / (a.TotalMS - a.FirstMS) * 1000
+	var a answer
+	for i := range times {
+		a = stream(story)
+		if i == 0 { // later ones have the prompt computed already
+			f.first = duration(a.FirstMS)
+		}
+		f.tokens = max(f.tokens, float64(len(a.Pieces)-1)/(a.TotalMS-a.FirstMS)*1000)
+	}
 	f.rss = rss(t, g.cmd.Process.Pid)
 
 	long := "<|im_start|>user\n" + strings.Repeat("The keeper of the lighthouse counts the ships that pass. ", 15) + "<|im_end|>\n<|im_start|>assistant\n"
@@ -129,9 +135,14 @@ func measureLlamaServer(t testing.TB) (f figures) {
 			PerSecond float64 `json:"predicted_per_second"`
 		} `json:"timings"`
 	}
-	post(t, client, "/completion", fmt.Sprintf(`{"prompt": %q, "n_predict": %d, "temperature": 0}`, story, length), &got)
-	f.first = duration(got.Timings.PromptMS)
-	f.tokens = got.Timings.PerSecond
+	for i := range times {
+		post(t, client, "/completion", fmt.Sprintf(`{"prompt": %q, "n_predict": %d, "temperature": 0}`, story, length), &got)
+		if i == 0 {
+			f.first = duration(got.Timings.PromptMS)
+		}
+		// Its clock begins with the first token, but it counts that one.
+		f.tokens = max(f.tokens, got.Timings.PerSecond*(length-1)/length)
+	}
 	f.rss = rss(t, cmd.Process.Pid)
 	_ = cmd.Process.Kill()
 	return f
