@@ -194,13 +194,15 @@ private:
     return found == contexts.end() ? nullptr : found->second.context.get();
   }
 
-  std::mutex mutex;
+  static std::mutex mutex; // one for all machines: the core shares models and the log between them
   std::map<std::string, Preload> models = preloads();
   std::map<uint32_t, std::shared_ptr<nn::Graph>> graphs;
   std::map<uint32_t, Running> contexts;
   uint32_t next = 0;
   std::array<Bound, 12> bound{};
 };
+
+std::mutex Machine::mutex;
 
 const std::array<Function, 12> Machine::functions{{
     {"load", 5, &Machine::load},
@@ -363,7 +365,7 @@ WasmEdge_Result Machine::call(void *data, const WasmEdge_CallingFrameContext *fr
   const Bound &bound = *static_cast<const Bound *>(data);
   Error error = Error::runtime_error;
   try { // WasmEdge is not prepared for exceptions
-    const std::lock_guard<std::mutex> lock(bound.machine->mutex);
+    const std::lock_guard<std::mutex> lock(mutex);
     const Memory memory(frame);
     Arguments arguments{};
     for (uint32_t i = 0; i < bound.function->arguments; i++) {
