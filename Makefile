@@ -1,8 +1,8 @@
-# Everything here sets itself up: Go, make and python3 are enough (make test also wants a C compiler).
+# Everything here sets itself up: Go, make and python3 are enough (make test also wants a C and a C++ compiler).
 # Downloads are kept in the user's cache directory, under assistant/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-fast lint fmt fuzz bench bench-peers bench-contexts soak clean
+.PHONY: help build run test test-fast lint fmt fuzz bench bench-peers bench-contexts bench-wasm soak clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +39,9 @@ bench-contexts: ## resume a 6,000-token conversation after its engine was stoppe
 
 soak: ## for SOAK (default 30m): simulated events without end, then chaos against a whole router
 	@scripts/soak.sh
+
+bench-wasm: ## our WASI-NN plug-in in WasmEdge beside llama-server: start, memory, tokens a second (ROUNDS, default 3)
+	@scripts/bench-wasm.sh
 
 clean: ## remove what was built and .run; the cache stays
 	rm -rf caddy .run

@@ -6,11 +6,19 @@ cd "$(dirname "$0")/.."
 has go || fail "Go is missing: install Go 1.26 or newer (https://go.dev/dl)"
 has "${CC:-gcc}" || fail "the race detector needs a C compiler: install one (apt-get install gcc libc6-dev)"
 
-scripts/progress.py --beside engine=scripts/get-engine.sh models=scripts/get-models.sh clients=scripts/get-python.sh
+# shellcheck disable=SC2016 # the shell of progress.py expands it
+scripts/progress.py --beside engine=scripts/get-engine.sh models=scripts/get-models.sh clients=scripts/get-python.sh \
+	wasi-nn='WASMEDGE_DIR=$(scripts/get-wasmedge.sh) && export WASMEDGE_DIR && scripts/build-wasi-nn.sh && scripts/build-wasi-nn.sh harness'
 ASSISTANT_TEST_LLAMA_SERVER=$(scripts/get-engine.sh)
 ASSISTANT_TEST_MODELS=$(scripts/get-models.sh)
 ASSISTANT_TEST_PYTHON=$(scripts/get-python.sh)
+WASMEDGE_DIR=$(scripts/get-wasmedge.sh)
+export WASMEDGE_DIR # verified here: the builds need not do it again
+ASSISTANT_TEST_WASMEDGE=$WASMEDGE_DIR/wasmedge
+ASSISTANT_TEST_WASI_NN=$(scripts/build-wasi-nn.sh)
+ASSISTANT_TEST_WASI_NN_HARNESS=$(scripts/build-wasi-nn.sh harness)
 export ASSISTANT_TEST_LLAMA_SERVER ASSISTANT_TEST_MODELS ASSISTANT_TEST_PYTHON
+export ASSISTANT_TEST_WASMEDGE ASSISTANT_TEST_WASI_NN ASSISTANT_TEST_WASI_NN_HARNESS
 
 gotestsum=$(tool gotestsum)
 CGO_ENABLED=1 exec "$gotestsum" --format pkgname-and-test-fails --format-hide-empty-pkg -- "$@"
