@@ -5,7 +5,7 @@
 .PHONY: help build run test test-fast lint fmt fuzz bench bench-peers bench-contexts bench-wasm soak clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 build: ## build ./caddy
 	@scripts/build.sh
