@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,6 +26,10 @@ type conformanceCase struct {
 	status int  // 200 when 0
 	failed bool // the client must see a broken response
 	conns  int  // how many connections lean must have made; not looked at when 0
+
+	// The engine writes more than its answer. What net/http makes of the next request on that connection is a matter of timing, so its first
+	// answer is the measure, and of ours only lean is held to it each time.
+	junk bool
 
 	settle  bool // the next request waits until the engine has closed the connection of the one before
 	differs bool // the engine sees another request from ours than from the reverse proxy, and a test of its own says which
@@ -176,11 +181,11 @@ func conformanceCases() []conformanceCase {
 		{name: "length with plus", status: 502, engine: once("HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok")},
 		{name: "empty length", status: 502, engine: once("HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\nok")},
 		{name: "length too large for a number", status: 502, engine: once("HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nok")},
-		{name: "response after the response", engine: answer(sized("ok") + "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"), times: 3, conns: 3},
-		{name: "junk after chunked", engine: answer(chunkedOK + "\r\n2\r\nok\r\n0\r\n\r\njunk"), times: 2, conns: 2},
-		{name: "body after 204", status: 204, engine: answer("HTTP/1.1 204 No Content\r\n\r\npoison"), times: 2, conns: 2},
-		{name: "body after 304", status: 304, engine: answer("HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\npoison"), times: 2, conns: 2},
-		{name: "body after head", method: http.MethodHead, engine: answer(sized("poison")), times: 2, conns: 2},
+		{name: "response after the response", junk: true, engine: answer(sized("ok") + "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"), times: 3, conns: 3},
+		{name: "junk after chunked", junk: true, engine: answer(chunkedOK + "\r\n2\r\nok\r\n0\r\n\r\njunk"), times: 2, conns: 2},
+		{name: "body after 204", junk: true, status: 204, engine: answer("HTTP/1.1 204 No Content\r\n\r\npoison"), times: 2, conns: 2},
+		{name: "body after 304", junk: true, status: 304, engine: answer("HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\npoison"), times: 2, conns: 2},
+		{name: "body after head", junk: true, method: http.MethodHead, engine: answer(sized("poison")), times: 2, conns: 2},
 
 		// Connections that end.
 		{name: "kept alive, died unused", settle: true, engine: once(sized("ok")), times: 3, conns: 3},
@@ -254,13 +259,17 @@ func (c *conformanceCase) compare(t *testing.T, network string) {
 	engine := map[string][]request{}
 	for _, way := range ways {
 		e := startEngine(t, network, c.engine)
-		client[way] = c.run(t, e, front(t, way, network, e.address).URL)
+		client[way] = c.run(t, way, e, front(t, way, network, e.address).URL)
 		for _, r := range e.requests() {
 			engine[way] = append(engine[way], forComparison(r))
 		}
 		if got := e.connections(); c.conns != 0 && way == "lean" && got != c.conns {
 			t.Errorf("%s: %d connections, want %d", way, got, c.conns)
 		}
+	}
+	if c.junk {
+		client["reverseproxy"] = slices.Repeat(client["reverseproxy"][:1], len(client["lean"]))
+		client["std"] = append(client["std"][:1], client["reverseproxy"][1:]...)
 	}
 	for _, way := range []string{"lean", "std"} {
 		for i := range client[way] {
@@ -269,13 +278,13 @@ func (c *conformanceCase) compare(t *testing.T, network string) {
 		if diff := cmp.Diff(client["reverseproxy"], client[way]); diff != "" {
 			t.Errorf("%s: what the client sees (-reverseproxy):\n%s", way, abbreviate(diff))
 		}
-		if diff := cmp.Diff(engine["reverseproxy"], engine[way]); diff != "" && !c.differs {
+		if diff := cmp.Diff(engine["reverseproxy"], engine[way]); diff != "" && !c.differs && !c.junk {
 			t.Errorf("%s: what the engine sees (-reverseproxy):\n%s", way, abbreviate(diff))
 		}
 	}
 }
 
-func (c *conformanceCase) run(t *testing.T, e *engine, url string) (all []seen) {
+func (c *conformanceCase) run(t *testing.T, way string, e *engine, url string) (all []seen) {
 	t.Helper()
 	client := newClient(t)
 	for range max(c.times, 1) {
@@ -300,8 +309,9 @@ func (c *conformanceCase) run(t *testing.T, e *engine, url string) (all []seen) 
 			status = http.StatusOK
 		}
 		// A response that breaks may do so before or after the client has read its head.
-		if s.Failed != c.failed || s.Status != status && !s.Failed {
-			t.Errorf("status %d, failed %v; want %d, %v", s.Status, s.Failed, status, c.failed)
+		judged := !c.junk || way == "lean" || len(all) == 0
+		if judged && (s.Failed != c.failed || s.Status != status && !s.Failed) {
+			t.Errorf("%s: status %d, failed %v; want %d, %v", way, s.Status, s.Failed, status, c.failed)
 		}
 		if s.Failed {
 			s = seen{Failed: true}
