@@ -118,14 +118,8 @@ func (s *scanner) object(depth int, visit func(key []byte, from, to int) error) 
 				}
 			}
 		}
-		switch s.next() {
-		case ',':
-			s.i++
-		case '}':
-			s.i++
-			return nil
-		default:
-			return s.bad("a comma or closing brace is missing")
+		if more, err := s.more('}', "a comma or closing brace is missing"); !more {
+			return err
 		}
 	}
 }
@@ -147,14 +141,8 @@ func (s *scanner) array(depth int) error {
 		if err := s.value(depth + 1); err != nil {
 			return err
 		}
-		switch s.next() {
-		case ',':
-			s.i++
-		case ']':
-			s.i++
-			return nil
-		default:
-			return s.bad("a comma or closing bracket is missing")
+		if more, err := s.more(']', "a comma or closing bracket is missing"); !more {
+			return err
 		}
 	}
 }
@@ -178,16 +166,23 @@ func (s *scanner) each(visit func(from, to int) error) error {
 		if err := visit(from, s.i); err != nil {
 			return err
 		}
-		switch s.next() {
-		case ',':
-			s.i++
-		case ']':
-			s.i++
-			return nil
-		default:
-			return s.bad("a comma or closing bracket is missing")
+		if more, err := s.more(']', "a comma or closing bracket is missing"); !more {
+			return err
 		}
 	}
+}
+
+// more passes the comma that another part follows (true), or what closes the object or array.
+func (s *scanner) more(closing byte, missing string) (bool, error) {
+	switch s.next() {
+	case ',':
+		s.i++
+		return true, nil
+	case closing:
+		s.i++
+		return false, nil
+	}
+	return false, s.bad(missing)
 }
 
 // number skips the number that opens at the next byte.
