@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"assistant/internal/realtest"
 )
 
 // The tests of this package are from end to end: the real binary (this one, executing itself), the real llama-server,
@@ -38,18 +40,6 @@ func TestMain(m *testing.M) {
 
 // bound is how long anything here may take on a busy machine before it counts as hung.
 const bound = 2 * time.Minute
-
-func need(t *testing.T, name string) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("needs a real engine: run make test")
-	}
-	value := os.Getenv(name)
-	if value == "" {
-		t.Fatalf("%s is not set: run this by make test, which fetches what it needs", name)
-	}
-	return value
-}
 
 // server is a running router with its own folder.
 type server struct {
@@ -74,7 +64,7 @@ func freePort(t *testing.T) int {
 // startServer starts the router with the given models (file name → TOML) and waits until it serves.
 func startServer(t *testing.T, models map[string]string) *server {
 	t.Helper()
-	engine := need(t, "ASSISTANT_TEST_LLAMA_SERVER")
+	engine := realtest.Need(t, "ASSISTANT_TEST_LLAMA_SERVER")
 	s := &server{t: t, dir: t.TempDir()}
 	httpsPort, adminPort := freePort(t), freePort(t)
 	s.https = fmt.Sprintf("https://localhost:%d", httpsPort)
@@ -244,7 +234,7 @@ func (s *server) python(script string, into any) {
 }
 
 func (s *server) pythonCommand(script string) *exec.Cmd {
-	cmd := exec.Command(need(s.t, "ASSISTANT_TEST_PYTHON"), filepath.Join("testdata", script))
+	cmd := exec.Command(realtest.Need(s.t, "ASSISTANT_TEST_PYTHON"), filepath.Join("testdata", script))
 	cmd.Env = append(os.Environ(), "BASE_URL="+s.https+"/v1", "SSL_CERT_FILE="+s.ca())
 	return cmd
 }
@@ -288,7 +278,7 @@ func tiny(t *testing.T) string { return modelTOML(t, "tiny", "tiny.gguf", "") }
 // modelTOML uses one thread: with neighbours on the machine llama.cpp's threads wait for each other.
 func modelTOML(t *testing.T, name, file, more string) string {
 	return fmt.Sprintf("name = %q\nengine = \"llama-server\"\nmodel_path = %q\nctx_size = 2048\nargs = [\"-t\", \"1\"]\n%s\n",
-		name, filepath.Join(need(t, "ASSISTANT_TEST_MODELS"), file), more)
+		name, filepath.Join(realtest.Need(t, "ASSISTANT_TEST_MODELS"), file), more)
 }
 
 func TestColdStartByOpenAIPythonOverHTTPS(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"assistant/internal/realtest"
 	"assistant/lifecycle/engine"
 	"assistant/modeldir"
 )
@@ -25,25 +26,13 @@ type realEngine struct {
 	cmd    *exec.Cmd
 }
 
-func need(t testing.TB, name string) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("needs a real engine: run make test")
-	}
-	value := os.Getenv(name)
-	if value == "" {
-		t.Fatalf("%s is not set: run this by make test, which fetches what it needs", name)
-	}
-	return value
-}
-
 // startReal starts one and waits until it is ready. One thread: more would wait for each other on a busy machine.
 func startReal(t *testing.T, s *Store, args ...string) *realEngine {
 	t.Helper()
-	t.Setenv("LLAMA_SERVER", need(t, "ASSISTANT_TEST_LLAMA_SERVER"))
+	t.Setenv("LLAMA_SERVER", realtest.Need(t, "ASSISTANT_TEST_LLAMA_SERVER"))
 	m := &modeldir.Model{
 		Name: "smol", Kind: modeldir.Chat, Engine: modeldir.EngineLlamaServer, KeepContext: true, CtxSize: 4096,
-		ModelPath: filepath.Join(need(t, "ASSISTANT_TEST_MODELS"), "smollm2-135m-instruct.gguf"),
+		ModelPath: filepath.Join(realtest.Need(t, "ASSISTANT_TEST_MODELS"), "smollm2-135m-instruct.gguf"),
 		Args:      append([]string{"-t", "1", "--offline"}, args...),
 	}
 	kind, err := engine.For(m)

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"assistant/internal/realtest"
 )
 
 const (
@@ -42,21 +44,9 @@ const (
 	modelNotFound        = 103
 )
 
-func need(t testing.TB, name string) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("needs WasmEdge: run make test")
-	}
-	value := os.Getenv(name)
-	if value == "" {
-		t.Fatalf("%s is not set: run this by make test, which fetches what it needs", name)
-	}
-	return value
-}
-
 func model(t testing.TB, file string) string {
 	t.Helper()
-	return filepath.Join(need(t, "ASSISTANT_TEST_MODELS"), file)
+	return filepath.Join(realtest.Need(t, "ASSISTANT_TEST_MODELS"), file)
 }
 
 // wasm builds the guest, once.
@@ -119,8 +109,8 @@ type guest struct {
 // wasmedge is the command to run the guest, with options of wasmedge's.
 func wasmedge(t testing.TB, options ...string) *exec.Cmd {
 	t.Helper()
-	program := need(t, "ASSISTANT_TEST_WASMEDGE")
-	plugin := need(t, "ASSISTANT_TEST_WASI_NN")
+	program := realtest.Need(t, "ASSISTANT_TEST_WASMEDGE")
+	plugin := realtest.Need(t, "ASSISTANT_TEST_WASI_NN")
 	file, err := wasm()
 	if err != nil {
 		t.Fatal(err)
@@ -287,7 +277,7 @@ func cosine(a, b []float64) float64 {
 func startLlamaServer(t testing.TB, args ...string) (*exec.Cmd, *http.Client) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "llama.sock")
-	cmd := exec.CommandContext(context.Background(), need(t, "ASSISTANT_TEST_LLAMA_SERVER"), append(args, "--host", socket, "-t", "1", "--offline")...)
+	cmd := exec.CommandContext(context.Background(), realtest.Need(t, "ASSISTANT_TEST_LLAMA_SERVER"), append(args, "--host", socket, "-t", "1", "--offline")...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -443,7 +433,7 @@ func TestErrors(t *testing.T) {
 
 // The test of the plug-in's core, built with the address and undefined-behaviour sanitizers.
 func TestCore(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), need(t, "ASSISTANT_TEST_WASI_NN_HARNESS"), model(t, smollm2), model(t, minilm), model(t, tiny))
+	cmd := exec.CommandContext(t.Context(), realtest.Need(t, "ASSISTANT_TEST_WASI_NN_HARNESS"), model(t, smollm2), model(t, minilm), model(t, tiny))
 	cmd.Env = append(os.Environ(), "ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1", "UBSAN_OPTIONS=print_stacktrace=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v:\n%s", err, out)
