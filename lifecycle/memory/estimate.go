@@ -99,9 +99,10 @@ func (n Need) scaledTo(total int64) Need {
 	n.Blocks = append([]Block(nil), n.Blocks...)
 	for i := range n.Blocks {
 		scale(&n.Blocks[i].Weights)
+		scale(&n.Blocks[i].Packed)
 		scale(&n.Blocks[i].Context)
 	}
-	for _, v := range []*int64{&n.Output.Weights, &n.Output.Context, &n.Rest.Weights, &n.Rest.Context, &n.Copied, &n.Compute, &n.DeviceCompute, &n.Process} {
+	for _, v := range []*int64{&n.Output.Weights, &n.Output.Packed, &n.Output.Context, &n.Rest.Weights, &n.Rest.Packed, &n.Rest.Context, &n.Copied, &n.Compute, &n.DeviceCompute, &n.Process} {
 		scale(v)
 	}
 	n.Process += total - n.all() // what rounding took
@@ -144,6 +145,8 @@ type settings struct {
 	keyBits, valueBits float64 // of an element of the KV cache
 
 	noFlash, fullWindow, keepKV, cpuExperts, mapped bool
+
+	packs func(kind uint32) bool // the processor's own back end copies weights of this type
 	cpuExpertLayers                                 int
 	beside                                          []string // files loaded beside the model, onto the device
 	hostBeside                                      []string // and onto the host
@@ -201,6 +204,9 @@ func settingsOf(m *modeldir.Model, h *header) settings {
 		s.noFlash = fa == "off" || fa == "0"
 	}
 	s.fullWindow = args.has("--swa-full")
+	if !args.has("-nr", "--no-repack") {
+		s.packs = packs
+	}
 	s.keepKV = args.has("-nkvo", "--no-kv-offload")
 	s.cpuExperts = args.has("-cmoe", "--cpu-moe")
 	s.cpuExpertLayers, _ = args.number("-ncmoe", "--n-cpu-moe")

@@ -302,3 +302,29 @@ func TestEnginesOwnTool(t *testing.T) {
 		t.Errorf("cancelled: %s, %v", n.Source, err)
 	}
 }
+
+// TestWeightsThatTheProcessorsBackEndPacks: with AMX, a model of 98 MiB took 95 MiB more than was reserved for it.
+func TestWeightsThatTheProcessorsBackEndPacks(t *testing.T) {
+	const f16 = 1
+	f := new(file).add("general.architecture", "l").add("l.block_count", 1).add("l.embedding_length", 64)
+	f.tensors = []tensor{{"token_embd.weight", q8_0, 400}, {"blk.0.attn_q.weight", q4_K, 200}, {"blk.0.attn_norm.weight", 0, 10}, {"blk.0.ffn_up.weight", f16, 50}}
+	packed := settings{context: 256, slots: 1, streams: 1, mapped: true, packs: func(kind uint32) bool { return kind == q8_0 || kind == q4_K }}
+	need := func(s settings) (hard, soft int64) {
+		n, err := s.need(f.header(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.Host(0)
+	}
+	plain := packed
+	plain.packs = nil
+	hard, soft := need(plain)
+	if h, s := need(packed); h-hard != 600 || s != soft { // the embeddings are the output as well
+		t.Errorf("mapped: %d more that cannot be paged out, want 600; %d mapped, want %d", h-hard, s, soft)
+	}
+	plain.mapped, packed.mapped = false, false
+	hard, _ = need(plain)
+	if h, _ := need(packed); h-hard != 400 {
+		t.Errorf("not mapped: %d more, want 400", h-hard)
+	}
+}

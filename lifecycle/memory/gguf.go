@@ -38,6 +38,7 @@ type header struct {
 
 type tensor struct {
 	name  string
+	kind  uint32 // ggml's number of its type
 	bytes int64
 }
 
@@ -185,6 +186,7 @@ func (p *parser) array(h *header, key string) {
 func (p *parser) tensors(h *header, n int, size int64) {
 	type place struct {
 		name   string
+		kind   uint32
 		offset uint64
 	}
 	var places []place
@@ -198,7 +200,7 @@ func (p *parser) tensors(h *header, n int, size int64) {
 		for range dimensions {
 			p.u64()
 		}
-		p.u32() // type
+		at.kind = p.u32()
 		at.offset = p.u64()
 		if p.err != nil {
 			return
@@ -221,7 +223,7 @@ func (p *parser) tensors(h *header, n int, size int64) {
 			p.err = errGGUF // it lies beyond the file: a download that was cut off
 			return
 		}
-		h.tensors = append(h.tensors, tensor{at.name, int64(end - at.offset)}) //nolint:gosec // within the file
+		h.tensors = append(h.tensors, tensor{at.name, at.kind, int64(end - at.offset)}) //nolint:gosec // within the file
 		end = at.offset
 	}
 }

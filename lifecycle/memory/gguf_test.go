@@ -49,7 +49,7 @@ func (f *file) add(key string, v any) *file {
 }
 
 func (f *file) tensor(name string, bytes int64) *file {
-	f.tensors = append(f.tensors, tensor{name, bytes})
+	f.tensors = append(f.tensors, tensor{name: name, bytes: bytes})
 	return f
 }
 
@@ -65,7 +65,7 @@ func (f *file) bytes() ([]byte, int64) {
 	for _, t := range f.tensors {
 		b = append(b, str(t.name)...)
 		b = le.AppendUint64(le.AppendUint32(b, 1), uint64(t.bytes/2))
-		b = le.AppendUint64(le.AppendUint32(b, 1), uint64(offset))
+		b = le.AppendUint64(le.AppendUint32(b, t.kind), uint64(offset))
 		offset += t.bytes
 	}
 	return b, int64(len(b)) + offset

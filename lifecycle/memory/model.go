@@ -52,29 +52,36 @@ func (s settings) need(h *header) (Need, error) {
 // weights shares the tensors out as llama.cpp does: the blocks' own to the layers, the output and its norm to the output layer,
 // and token embeddings to the host, with a copy for the output layer where it has no weights of its own.
 func (s settings) weights(n *Need, h *header) {
-	var embedding int64
+	var embedding tensor
 	output := false
 	for _, t := range h.tensors {
 		i, ok := blockOf(t.name)
 		switch {
 		case ok && i >= len(n.Blocks): // for drafts, not loaded
 		case ok && strings.Contains(t.name, "_exps") && (s.cpuExperts || i < s.cpuExpertLayers):
-			n.Rest.Weights += t.bytes
+			s.add(&n.Rest, t)
 		case ok:
-			n.Blocks[i].Weights += t.bytes
+			s.add(&n.Blocks[i], t)
 		case strings.HasPrefix(t.name, "output"):
-			n.Output.Weights += t.bytes
+			s.add(&n.Output, t)
 			output = output || t.name == "output.weight"
 		default:
-			n.Rest.Weights += t.bytes
+			n.Rest.Weights += t.bytes // rows are looked up in it, which needs no other order
 			if t.name == "token_embd.weight" {
-				embedding = t.bytes
+				embedding = t
 			}
 		}
 	}
 	if !output && !h.encoder() {
-		n.Output.Weights += embedding
-		n.Copied = embedding
+		s.add(&n.Output, embedding)
+		n.Copied = embedding.bytes
+	}
+}
+
+func (s settings) add(b *Block, t tensor) {
+	b.Weights += t.bytes
+	if s.packs != nil && s.packs(t.kind) {
+		b.Packed += t.bytes
 	}
 }
 

@@ -45,6 +45,7 @@ type Need struct {
 // Block is a part of the model.
 type Block struct {
 	Weights int64
+	Packed  int64 // weights that the processor's own back end keeps a copy of, in an order of its own
 	Context int64 // KV cache, or the state of a recurrent layer
 }
 
@@ -83,21 +84,25 @@ func (n *Need) KV() int64 {
 // Host returns what is needed on the host when the last layers (the output layer first) are on devices: hard is anonymous and
 // shared memory, soft is mapped weights, which can be read again.
 func (n *Need) Host(layers int) (hard, soft int64) {
-	weights, context := n.Rest.Weights, n.Rest.Context
+	weights, packed, context := n.Rest.Weights, n.Rest.Packed, n.Rest.Context
 	onHost := n.Blocks
 	if layers > 0 {
 		onHost = n.Blocks[:max(0, len(n.Blocks)-(layers-1))]
 	} else {
-		weights, context = weights+n.Output.Weights-n.Copied, context+n.Output.Context
+		weights, packed, context = weights+n.Output.Weights-n.Copied, packed+n.Output.Packed, context+n.Output.Context
 	}
 	for _, b := range onHost {
-		weights, context = weights+b.Weights, context+b.Context
+		weights, packed, context = weights+b.Weights, packed+b.Packed, context+b.Context
 	}
 	hard = context + n.Compute + n.Process
 	if n.Anonymous {
+		// What is read is packed at once; only embeddings that serve as output are there in both orders.
+		if layers <= 0 {
+			weights += min(n.Copied, n.Output.Packed)
+		}
 		return hard + weights, 0
 	}
-	return hard, weights
+	return hard + packed, weights
 }
 
 // offloaded returns the layers that go to devices, in the model's order: the last blocks, then the output layer.

@@ -155,12 +155,12 @@ func TestNeverFits(t *testing.T) {
 // random makes a need and a machine out of small and odd sizes.
 func random(r *rand.Rand) (Need, Wanted, machine.Amount, []machine.Device, [machine.MaxDevices]bool) {
 	size := func(most int64) int64 { return r.Int64N(most + 1) }
-	n := Need{Source: Header, Output: Block{size(2 * gib), size(gib / 8)}, Rest: Block{Weights: size(gib)}, Compute: size(gib), DeviceCompute: size(gib), Process: size(gib / 4), Anonymous: r.IntN(4) == 0}
+	n := Need{Source: Header, Output: Block{Weights: size(2 * gib), Context: size(gib / 8)}, Rest: Block{Weights: size(gib)}, Compute: size(gib), DeviceCompute: size(gib), Process: size(gib / 4), Anonymous: r.IntN(4) == 0}
 	if r.IntN(2) == 0 {
 		n.Copied = size(min(n.Output.Weights, n.Rest.Weights))
 	}
 	for range r.IntN(60) {
-		n.Blocks = append(n.Blocks, Block{size(gib), size(gib / 2)})
+		n.Blocks = append(n.Blocks, Block{Weights: size(gib), Context: size(gib / 2)})
 	}
 	var devices []machine.Device
 	free := machine.Amount{Host: size(60 * gib)}
