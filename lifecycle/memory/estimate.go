@@ -32,7 +32,7 @@ func Estimate(ctx context.Context, m *modeldir.Model, here Here) (Need, error) {
 	if m.Engine == modeldir.EngineCommand {
 		return opaque(m), nil
 	}
-	h, err := readHeaders(m.ModelPath)
+	h, err := readHeader(m.ModelPath)
 	if err != nil {
 		return opaque(m), fmt.Errorf("memory of %s: %w", m.Name, err)
 	}
@@ -115,7 +115,7 @@ const leastContext = 4096
 // fitted shrinks a context that nobody asked for to what was declared or what the whole machine holds, as llama-server's --fit does:
 // models of today are trained for more than most machines can hold. A context that was asked for stays, and so does one that
 // does not help.
-func (s settings) fitted(n Need, h *header, fits func(Need) bool) Need {
+func (s settings) fitted(n Need, h header, fits func(Need) bool) Need {
 	least := padded(leastContext) * s.streams
 	if s.given || s.context <= least || fits(n) {
 		return n
@@ -146,11 +146,11 @@ type settings struct {
 
 	noFlash, fullWindow, keepKV, cpuExperts, mapped bool
 
-	packs func(kind uint32) bool // the processor's own back end copies weights of this type
-	cpuExpertLayers                                 int
-	beside                                          []string // files loaded beside the model, onto the device
-	hostBeside                                      []string // and onto the host
-	draft                                           string
+	packs           func(kind uint32) bool // the processor's own back end copies weights of this type
+	cpuExpertLayers int
+	beside          []string // files loaded beside the model, onto the device
+	hostBeside      []string // and onto the host
+	draft           string
 }
 
 const (
@@ -161,7 +161,7 @@ const (
 	defaultCacheType = "f16"
 )
 
-func settingsOf(m *modeldir.Model, h *header) settings {
+func settingsOf(m *modeldir.Model, h header) settings {
 	args := arguments(m.Args)
 	s := settings{slots: autoSlots, batch: defaultBatch, mapped: true}
 	if m.Concurrency > 0 {
@@ -225,14 +225,14 @@ func settingsOf(m *modeldir.Model, h *header) settings {
 
 // setContext finds the number of tokens: of args, of the model file, else of the model's training, then for each slot that has a
 // part of its own, as llama-server does by itself (common/fit.cpp).
-func (s *settings) setContext(m *modeldir.Model, args arguments, h *header) {
+func (s *settings) setContext(m *modeldir.Model, args arguments, h header) {
 	s.context = m.CtxSize
 	if n, ok := args.number("-c", "--ctx-size"); ok {
 		s.context = max(0, n)
 	}
 	s.given = s.context > 0
 	if !s.given {
-		s.context = int(h.number("context_length", contextUnknown)) * s.streams
+		s.context = int(h.Number("context_length", contextUnknown)) * s.streams
 		if m.Engine == modeldir.EngineWasmEdge {
 			s.context = wasmedgeContext
 		}

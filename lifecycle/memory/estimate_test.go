@@ -11,6 +11,8 @@ import (
 	"go.uber.org/goleak"
 
 	"assistant/internal/enginetest"
+	"assistant/lifecycle/gguf"
+	"assistant/lifecycle/gguf/gguftest"
 	"assistant/lifecycle/machine"
 	"assistant/modeldir"
 )
@@ -23,22 +25,22 @@ func TestMain(m *testing.M) {
 const gib = int64(1) << 30
 
 // llama3 is the shape of Llama 3.1 8B: 32 layers, 8 heads of 128 for keys and values, 128,256 tokens.
-func llama3() *file {
-	f := new(file).add("general.architecture", "llama").add("llama.block_count", 32).add("llama.embedding_length", 4096).
-		add("llama.feed_forward_length", 14336).add("llama.attention.head_count", 32).add("llama.attention.head_count_kv", 8).
-		add("llama.context_length", 131072).add("tokenizer.ggml.tokens", make([]string, 128256)).
-		tensor("token_embd.weight", 300*mib)
+func llama3() *gguftest.File {
+	f := new(gguftest.File).Add("general.architecture", "llama").Add("llama.block_count", 32).Add("llama.embedding_length", 4096).
+		Add("llama.feed_forward_length", 14336).Add("llama.attention.head_count", 32).Add("llama.attention.head_count_kv", 8).
+		Add("llama.context_length", 131072).Add("tokenizer.ggml.tokens", make([]string, 128256)).
+		Tensor("token_embd.weight", 300*mib)
 	for i := range 32 {
-		f.tensor("blk."+itoa(i)+".ffn_up.weight", 100*mib).tensor("blk."+itoa(i)+".attn_q.weight", 30*mib)
+		f.Tensor("blk."+itoa(i)+".ffn_up.weight", 100*mib).Tensor("blk."+itoa(i)+".attn_q.weight", 30*mib)
 	}
-	return f.tensor("output_norm.weight", 16384).tensor("output.weight", 410*mib)
+	return f.Tensor("output_norm.weight", 16384).Tensor("output.weight", 410*mib)
 }
 
 func itoa(n int) string { return string(rune('0'+n/10)) + string(rune('0'+n%10)) }
 
-func model(t *testing.T, f *file) *modeldir.Model {
+func model(t *testing.T, f *gguftest.File) *modeldir.Model {
 	t.Helper()
-	path := f.write(t, filepath.Join(t.TempDir(), "m.gguf"))
+	path := f.Write(t, filepath.Join(t.TempDir(), "m.gguf"))
 	return &modeldir.Model{Name: "m", Key: "m", Kind: modeldir.Chat, Engine: modeldir.EngineLlamaServer, ModelPath: path}
 }
 
@@ -93,7 +95,7 @@ func TestContext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &modeldir.Model{Engine: modeldir.EngineLlamaServer, CtxSize: c.ctx, Concurrency: c.slots, Args: strings.Fields(c.args)}
-			if got := settingsOf(m, llama3().header(t)).context; got != c.want {
+			if got := settingsOf(m, headerOf(t, llama3())).context; got != c.want {
 				t.Errorf("%d tokens, want %d", got, c.want)
 			}
 		})
@@ -101,35 +103,35 @@ func TestContext(t *testing.T) {
 }
 
 func TestCacheByShape(t *testing.T) {
-	base := func(arch string) *file {
-		f := new(file).add("general.architecture", arch).add(arch+".block_count", 6).add(arch+".embedding_length", 1024).
-			add(arch+".attention.head_count", 8).add(arch+".attention.key_length", 128).add(arch+".attention.value_length", 128)
+	base := func(arch string) *gguftest.File {
+		f := new(gguftest.File).Add("general.architecture", arch).Add(arch+".block_count", 6).Add(arch+".embedding_length", 1024).
+			Add(arch+".attention.head_count", 8).Add(arch+".attention.key_length", 128).Add(arch+".attention.value_length", 128)
 		return f
 	}
 	const token = 2 * 128 * 2 // bytes of one head: key and value, f16
 	for name, c := range map[string]struct {
-		f    *file
+		f    *gguftest.File
 		args string
 		want int64
 	}{
 		"as many heads as for queries":   {base("llama"), "", 6 * 8 * token * 8192},
-		"fewer heads":                    {base("llama").add("llama.attention.head_count_kv", 2), "", 6 * 2 * token * 8192},
+		"fewer heads":                    {base("llama").Add("llama.attention.head_count_kv", 2), "", 6 * 2 * token * 8192},
 		"q8_0":                           {base("llama"), "-ctk q8_0 -ctv q8_0", 6 * 8 * token * 8192 * 34 / 64},
 		"q4_0 values":                    {base("llama"), "--cache-type-v q4_0", 6 * 8 * 8192 * (256 + 128*18/32)},
-		"heads differ":                   {base("llama").add("llama.attention.head_count_kv", []int{1, 2, 0, 1, 2, 0}), "", 6 * token * 8192},
-		"five of six look at a window":   {base("gemma3").add("gemma3.attention.head_count_kv", 2).add("gemma3.attention.sliding_window", 512), "", 2 * token * (8192 + 5*(4*512+512))},
-		"window off":                     {base("gemma3").add("gemma3.attention.head_count_kv", 2).add("gemma3.attention.sliding_window", 512), "--swa-full", 2 * token * 6 * 8192},
-		"the file says which":            {base("x").add("x.attention.head_count_kv", 1).add("x.attention.sliding_window", 256).add("x.attention.sliding_window_pattern", []int{1, 0, 1, 0, 1, 0}), "-np 1", token * (3*8192 + 3*768)},
-		"a window, but no pattern":       {base("x").add("x.attention.head_count_kv", 1).add("x.attention.sliding_window", 256), "", token * 6 * 8192},
-		"one compressed key":             {base("deepseek2").add("deepseek2.attention.head_count_kv", 1).add("deepseek2.attention.key_length_mla", 192), "", 6 * 8192 * 256},
-		"an encoder has none":            {base("bert").add("bert.attention.causal", false), "", 0},
-		"half share another's":           {base("gemma3n").add("gemma3n.attention.shared_kv_layers", 3), "", 3 * 8 * token * 8192},
-		"one in three is attention":      {base("q").add("q.ssm.state_size", 16).add("q.ssm.inner_size", 64).add("q.ssm.conv_kernel", 4).add("q.ssm.group_count", 1).add("q.full_attention_interval", 3), "", 2*8*token*8192 + 4*4*4*(3*(64+32)+16*64)},
-		"layers for drafts do not count": {base("d").add("d.nextn_predict_layers", 1), "", 5 * 8 * token * 8192},
+		"heads differ":                   {base("llama").Add("llama.attention.head_count_kv", []int{1, 2, 0, 1, 2, 0}), "", 6 * token * 8192},
+		"five of six look at a window":   {base("gemma3").Add("gemma3.attention.head_count_kv", 2).Add("gemma3.attention.sliding_window", 512), "", 2 * token * (8192 + 5*(4*512+512))},
+		"window off":                     {base("gemma3").Add("gemma3.attention.head_count_kv", 2).Add("gemma3.attention.sliding_window", 512), "--swa-full", 2 * token * 6 * 8192},
+		"the file says which":            {base("x").Add("x.attention.head_count_kv", 1).Add("x.attention.sliding_window", 256).Add("x.attention.sliding_window_pattern", []int{1, 0, 1, 0, 1, 0}), "-np 1", token * (3*8192 + 3*768)},
+		"a window, but no pattern":       {base("x").Add("x.attention.head_count_kv", 1).Add("x.attention.sliding_window", 256), "", token * 6 * 8192},
+		"one compressed key":             {base("deepseek2").Add("deepseek2.attention.head_count_kv", 1).Add("deepseek2.attention.key_length_mla", 192), "", 6 * 8192 * 256},
+		"an encoder has none":            {base("bert").Add("bert.attention.causal", false), "", 0},
+		"half share another's":           {base("gemma3n").Add("gemma3n.attention.shared_kv_layers", 3), "", 3 * 8 * token * 8192},
+		"one in three is attention":      {base("q").Add("q.ssm.state_size", 16).Add("q.ssm.inner_size", 64).Add("q.ssm.conv_kernel", 4).Add("q.ssm.group_count", 1).Add("q.full_attention_interval", 3), "", 2*8*token*8192 + 4*4*4*(3*(64+32)+16*64)},
+		"layers for drafts do not count": {base("d").Add("d.nextn_predict_layers", 1), "", 5 * 8 * token * 8192},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &modeldir.Model{Engine: modeldir.EngineLlamaServer, CtxSize: 8192, Args: strings.Fields(c.args)}
-			h := c.f.header(t)
+			h := headerOf(t, c.f)
 			n, err := settingsOf(m, h).need(h)
 			if err != nil {
 				t.Fatal(err)
@@ -142,24 +144,24 @@ func TestCacheByShape(t *testing.T) {
 }
 
 func TestWhereWeightsGo(t *testing.T) {
-	base := func() *file {
-		return new(file).add("general.architecture", "l").add("l.block_count", 2).add("l.embedding_length", 64).
-			tensor("token_embd.weight", 1000).tensor("blk.0.ffn_up_exps.weight", 700).tensor("blk.0.attn_q.weight", 100).
-			tensor("blk.1.ffn_up_exps.weight", 700).tensor("blk.1.attn_q.weight", 100).tensor("blk.2.nextn.weight", 50)
+	base := func() *gguftest.File {
+		return new(gguftest.File).Add("general.architecture", "l").Add("l.block_count", 2).Add("l.embedding_length", 64).
+			Tensor("token_embd.weight", 1000).Tensor("blk.0.ffn_up_exps.weight", 700).Tensor("blk.0.attn_q.weight", 100).
+			Tensor("blk.1.ffn_up_exps.weight", 700).Tensor("blk.1.attn_q.weight", 100).Tensor("blk.2.nextn.weight", 50)
 	}
 	type weights struct{ Rest, Output, Block0, Block1, All int64 }
 	for name, c := range map[string]struct {
-		f    *file
+		f    *gguftest.File
 		args string
 		want weights
 	}{
-		"an output of its own": {base().tensor("output.weight", 400), "", weights{1000, 400, 800, 800, 3000}},
+		"an output of its own": {base().Tensor("output.weight", 400), "", weights{1000, 400, 800, 800, 3000}},
 		"embeddings as output": {base(), "", weights{1000, 1000, 800, 800, 2600}},
 		"experts on the host":  {base(), "--cpu-moe", weights{2400, 1000, 100, 100, 2600}},
 		"one layer's experts":  {base(), "-ncmoe 1", weights{1700, 1000, 100, 800, 2600}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := c.f.header(t)
+			h := headerOf(t, c.f)
 			n, err := settingsOf(&modeldir.Model{Args: strings.Fields(c.args), CtxSize: 256}, h).need(h)
 			if err != nil {
 				t.Fatal(err)
@@ -179,7 +181,7 @@ func TestFilesBeside(t *testing.T) {
 	m := model(t, llama3())
 	m.CtxSize = 4096
 	plain := estimate(t, m, Here{})
-	projector := new(file).add("general.architecture", "clip").tensor("v.weight", 500*mib).write(t, filepath.Join(t.TempDir(), "mmproj.gguf"))
+	projector := new(gguftest.File).Add("general.architecture", "clip").Tensor("v.weight", 500*mib).Write(t, filepath.Join(t.TempDir(), "mmproj.gguf"))
 	m.Args = []string{"--mmproj", projector}
 	if got := estimate(t, m, Here{}).Output.Weights - plain.Output.Weights; got < 500*mib || got > 501*mib {
 		t.Errorf("the projector adds %d", got)
@@ -306,11 +308,16 @@ func TestEnginesOwnTool(t *testing.T) {
 // TestWeightsThatTheProcessorsBackEndPacks: with AMX, a model of 98 MiB took 95 MiB more than was reserved for it.
 func TestWeightsThatTheProcessorsBackEndPacks(t *testing.T) {
 	const f16 = 1
-	f := new(file).add("general.architecture", "l").add("l.block_count", 1).add("l.embedding_length", 64)
-	f.tensors = []tensor{{"token_embd.weight", q8_0, 400}, {"blk.0.attn_q.weight", q4_K, 200}, {"blk.0.attn_norm.weight", 0, 10}, {"blk.0.ffn_up.weight", f16, 50}}
+	f := new(gguftest.File).Add("general.architecture", "l").Add("l.block_count", 1).Add("l.embedding_length", 64)
+	f.Tensors = []gguf.Tensor{
+		{Name: "token_embd.weight", Kind: q8_0, Bytes: 400},
+		{Name: "blk.0.attn_q.weight", Kind: q4_K, Bytes: 200},
+		{Name: "blk.0.attn_norm.weight", Bytes: 10},
+		{Name: "blk.0.ffn_up.weight", Kind: f16, Bytes: 50},
+	}
 	packed := settings{context: 256, slots: 1, streams: 1, mapped: true, packs: func(kind uint32) bool { return kind == q8_0 || kind == q4_K }}
 	need := func(s settings) (hard, soft int64) {
-		n, err := s.need(f.header(t))
+		n, err := s.need(headerOf(t, f))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,5 @@
-package memory
+// Package gguf reads the headers of model files (ggml/docs/gguf.md): what a model says of itself, without loading it.
+package gguf
 
 import (
 	"bufio"
@@ -9,7 +10,6 @@ import (
 	"math"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -20,47 +20,50 @@ const (
 	maxTensors = 1 << 20
 	maxString  = 1 << 24 // bytes; chat templates have some thousand
 	maxItems   = 1 << 24 // of an array
-	keptItems  = 1 << 12 // of an array of numbers that is kept: one per layer
+	MaxLayers  = 1 << 12 // items of an array of numbers that is kept: one per layer
 )
 
 var errGGUF = errors.New("not a GGUF file, or a damaged one")
 
-// header is what a GGUF file says of itself (ggml/docs/gguf.md): numbers, and arrays of a number a layer, by key; names and
-// sizes of tensors.
-type header struct {
-	arch    string
-	numbers map[string]float64
-	arrays  map[string][]float64
-	tensors []tensor
-	count   int // of files the model is split over; 1 = whole
-	vocab   int // entries
+// Header is what a GGUF file says of itself: numbers, and arrays of a number a layer, by key; names and sizes of tensors.
+type Header struct {
+	Arch    string
+	Numbers map[string]float64
+	Arrays  map[string][]float64
+	Tensors []Tensor
+	Count   int // of files the model is split over; 1 = whole
+	Vocab   int // entries
+
+	Template string // of a chat, Jinja; "" = none
+	BOS, EOS string // the tokens that begin and end a text; "" = none
 }
 
-type tensor struct {
-	name  string
-	kind  uint32 // ggml's number of its type
-	bytes int64
+// Tensor is what a header says of one.
+type Tensor struct {
+	Name  string
+	Kind  uint32 // ggml's number of its type
+	Bytes int64
 }
 
-// readHeaders reads the headers of the model at path and of its further parts (NAME-00001-of-0000N.gguf).
-func readHeaders(path string) (*header, error) {
-	h, err := readHeader(path)
+// Read returns the header of the model at path and of its further parts (NAME-00001-of-0000N.gguf).
+func Read(path string) (*Header, error) {
+	h, err := readOne(path)
 	if err != nil {
 		return nil, err
 	}
-	if h.count <= 1 {
+	if h.Count <= 1 {
 		return h, nil
 	}
-	for i := 2; i <= h.count; i++ {
-		part, ok := partPath(path, i, h.count)
+	for i := 2; i <= h.Count; i++ {
+		part, ok := partPath(path, i, h.Count)
 		if !ok {
-			return nil, fmt.Errorf("%s is the first of %d files, but is not named …-00001-of-%05d.gguf", path, h.count, h.count)
+			return nil, fmt.Errorf("%s is the first of %d files, but is not named …-00001-of-%05d.gguf", path, h.Count, h.Count)
 		}
-		more, err := readHeader(part)
+		more, err := readOne(part)
 		if err != nil {
 			return nil, err
 		}
-		h.tensors = append(h.tensors, more.tensors...)
+		h.Tensors = append(h.Tensors, more.Tensors...)
 	}
 	return h, nil
 }
@@ -71,7 +74,7 @@ func partPath(first string, i, n int) (string, bool) {
 	return fmt.Sprintf("%s-%05d-of-%05d.gguf", stem, i, n), ok
 }
 
-func readHeader(path string) (*header, error) {
+func readOne(path string) (*Header, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -81,7 +84,7 @@ func readHeader(path string) (*header, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := parseHeader(bufio.NewReaderSize(f, 1<<16), info.Size())
+	h, err := parse(bufio.NewReaderSize(f, 1<<16), info.Size())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -93,24 +96,28 @@ type parser struct {
 	r    *bufio.Reader
 	left int64 // bytes of the file not read yet
 	err  error
+
+	tokens []byte // of the vocabulary, one after the other
+	ends   []int  // where each of them ends
 }
 
-func parseHeader(r *bufio.Reader, size int64) (*header, error) {
+func parse(r *bufio.Reader, size int64) (*Header, error) {
 	p := &parser{r: r, left: size}
 	magic, version := p.u32(), p.u32()
 	tensors, pairs := p.u64(), p.u64()
 	if p.err != nil || magic != 0x46554747 || version < 2 || version > 3 || tensors > maxTensors || pairs > maxPairs {
 		return nil, errGGUF
 	}
-	h := &header{numbers: map[string]float64{}, arrays: map[string][]float64{}, count: 1}
+	h := &Header{Numbers: map[string]float64{}, Arrays: map[string][]float64{}, Count: 1}
 	for range pairs {
 		p.pair(h)
 		if p.err != nil {
 			return nil, errGGUF
 		}
 	}
-	if n := h.numbers["split.count"]; n >= 1 && n < 100000 {
-		h.count = int(n)
+	h.BOS, h.EOS = p.token(h, "bos"), p.token(h, "eos")
+	if n := h.Numbers["split.count"]; n >= 1 && n < 100000 {
+		h.Count = int(n)
 	}
 	p.tensors(h, int(tensors), size)
 	if p.err != nil {
@@ -136,30 +143,36 @@ const (
 	typeF64
 )
 
-func (p *parser) pair(h *header) {
+func (p *parser) pair(h *Header) {
 	key := p.text()
 	switch kind := p.u32(); kind {
 	case typeString:
-		s := p.text()
-		if key == "general.architecture" {
-			h.arch = s
+		switch s := p.text(); key {
+		case "general.architecture":
+			h.Arch = s
+		case "tokenizer.chat_template":
+			h.Template = s
 		}
 	case typeArray:
 		p.array(h, key)
 	default:
-		h.numbers[key] = p.number(kind)
+		h.Numbers[key] = p.number(kind)
 	}
 }
 
 // array keeps short arrays of numbers and passes over the rest, vocabularies above all.
-func (p *parser) array(h *header, key string) {
+func (p *parser) array(h *Header, key string) {
 	kind, n := p.u32(), p.u64()
 	if n > maxItems || kind == typeArray {
 		p.err = errGGUF
 		return
 	}
 	if key == "tokenizer.ggml.tokens" {
-		h.vocab = int(n)
+		h.Vocab = int(n)
+		if kind == typeString {
+			p.vocabulary(n)
+			return
+		}
 	}
 	if kind == typeString {
 		for range n {
@@ -170,7 +183,7 @@ func (p *parser) array(h *header, key string) {
 		}
 		return
 	}
-	if n > keptItems {
+	if n > MaxLayers {
 		p.skip(n * width(kind))
 		return
 	}
@@ -178,12 +191,41 @@ func (p *parser) array(h *header, key string) {
 	for range n {
 		items = append(items, p.number(kind))
 	}
-	h.arrays[key] = items
+	h.Arrays[key] = items
+}
+
+// vocabulary keeps the tokens, of which the header says later which ones begin and end a text.
+func (p *parser) vocabulary(n uint64) {
+	for range n {
+		size := p.u64()
+		if p.err != nil || size > maxString || int64(size) > p.left {
+			p.err = errGGUF
+			return
+		}
+		begin := len(p.tokens)
+		p.tokens = append(p.tokens, make([]byte, size)...)
+		_, p.err = io.ReadFull(p.r, p.tokens[begin:])
+		p.left -= int64(size)
+		p.ends = append(p.ends, len(p.tokens))
+	}
+}
+
+// token returns the text of the token that the header names as bos or eos.
+func (p *parser) token(h *Header, which string) string {
+	id, ok := h.Numbers["tokenizer.ggml."+which+"_token_id"]
+	if !ok || id < 0 || int(id) >= len(p.ends) {
+		return ""
+	}
+	begin := 0
+	if id >= 1 {
+		begin = p.ends[int(id)-1]
+	}
+	return string(p.tokens[begin:p.ends[int(id)]])
 }
 
 // tensors reads the list of tensors. A tensor is as long as it is to the next one, or to the end of
 // the file: that needs no table of types, and holds for types that are yet to come.
-func (p *parser) tensors(h *header, n int, size int64) {
+func (p *parser) tensors(h *Header, n int, size int64) {
 	type place struct {
 		name   string
 		kind   uint32
@@ -223,7 +265,7 @@ func (p *parser) tensors(h *header, n int, size int64) {
 			p.err = errGGUF // it lies beyond the file: a download that was cut off
 			return
 		}
-		h.tensors = append(h.tensors, tensor{at.name, at.kind, int64(end - at.offset)}) //nolint:gosec // within the file
+		h.Tensors = append(h.Tensors, Tensor{at.name, at.kind, int64(end - at.offset)}) //nolint:gosec // within the file
 		end = at.offset
 	}
 }
@@ -304,32 +346,21 @@ func (p *parser) skip(n uint64) {
 	p.left -= int64(n)
 }
 
-// number returns the architecture's number under a key such as "block_count", or fallback. It is never negative.
-func (h *header) number(key string, fallback float64) float64 {
-	if n, ok := h.numbers[h.arch+"."+key]; ok && n >= 0 && n < 1<<40 {
+// Number returns the architecture's number under a key such as "block_count", or fallback. It is never negative.
+func (h *Header) Number(key string, fallback float64) float64 {
+	if n, ok := h.Numbers[h.Arch+"."+key]; ok && n >= 0 && n < 1<<40 {
 		return n
 	}
 	return fallback
 }
 
-// layer returns the number of layer i under a key that has one for all layers or one for each.
-func (h *header) layer(key string, i int, fallback float64) float64 {
-	if items, ok := h.arrays[h.arch+"."+key]; ok {
+// Layer returns the number of layer i under a key that has one for all layers or one for each.
+func (h *Header) Layer(key string, i int, fallback float64) float64 {
+	if items, ok := h.Arrays[h.Arch+"."+key]; ok {
 		if i < len(items) && items[i] >= 0 && items[i] < 1<<40 {
 			return items[i]
 		}
 		return fallback
 	}
-	return h.number(key, fallback)
-}
-
-// blockOf returns the number of the block a tensor is of, as in "blk.12.attn_q.weight".
-func blockOf(name string) (int, bool) {
-	rest, ok := strings.CutPrefix(name, "blk.")
-	if !ok {
-		return 0, false
-	}
-	number, _, _ := strings.Cut(rest, ".")
-	i, err := strconv.Atoi(number)
-	return i, err == nil && i >= 0
+	return h.Number(key, fallback)
 }
