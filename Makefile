@@ -10,8 +10,8 @@ help: ## list these targets
 build: ## build ./caddy
 	@scripts/build.sh
 
-run: ## fetch a real engine and two models, ask them from cold, then serve (ONCE=1: end there)
-	@ONCE=$(ONCE) scripts/run.sh
+run: ## fetch a real engine and two models, ask them from cold, then serve (ONCE=1: end there; ENGINE=wasmedge)
+	@ONCE=$(ONCE) ENGINE=$(ENGINE) scripts/run.sh
 
 test: ## all tests with the race detector, on the real engine too
 	@scripts/test.sh -race ./...

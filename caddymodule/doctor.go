@@ -3,10 +3,7 @@ package caddymodule
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"assistant/lifecycle/engine"
 	"assistant/lifecycle/machine"
@@ -66,7 +63,7 @@ type FaultFinding struct {
 
 // examine looks at this machine with the eyes of a catalog. It starts no engine, only asks programs for their version.
 func examine(catalog *modeldir.Catalog) Diagnosis {
-	d := Diagnosis{Programs: []ProgramFinding{llamaServerFinding()}, Models: []ModelFinding{}, Faults: []FaultFinding{}}
+	d := Diagnosis{Programs: append([]ProgramFinding{llamaServerFinding()}, wasmEdgeFindings()...), Models: []ModelFinding{}, Faults: []FaultFinding{}}
 	ctx, cancel := context.WithTimeout(context.Background(), surveyWithin)
 	defer cancel()
 	sample, err := look(ctx)
@@ -137,33 +134,35 @@ func llamaServerFinding() ProgramFinding {
 		f.Missing = err.Error()
 		return f
 	}
-	f.Path, f.Version = path, programVersion(path)
+	f.Path, f.Version = path, engine.Version(path)
 	return f
 }
 
-// programVersion is the first line in which a program names its version.
-func programVersion(path string) string {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	out, _ := exec.CommandContext(ctx, path, "--version").CombinedOutput()
-	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, "version") {
-			return strings.TrimSpace(line)
+// wasmEdgeFindings are the parts of an engine in WasmEdge, up to the first that is missing.
+func wasmEdgeFindings() []ProgramFinding {
+	parts, err := engine.FindWasmParts(nil)
+	var findings []ProgramFinding
+	for _, part := range []struct{ name, path string }{
+		{modeldir.EngineWasmEdge, parts.Program}, {"its plug-in", parts.Plugin}, {"its wasm", parts.Wasm},
+	} {
+		f := ProgramFinding{Engine: part.name, Path: part.path}
+		switch {
+		case part.path == "" && err != nil:
+			f.Missing = err.Error()
+			return append(findings, f)
+		case part.name == modeldir.EngineWasmEdge:
+			f.Version = engine.Version(part.path)
+		case part.path == "":
+			f.Path = "(the guest that comes with the assistant)"
 		}
+		findings = append(findings, f)
 	}
-	return ""
+	return findings
 }
 
 func modelFinding(m *modeldir.Model) ModelFinding {
-	f := ModelFinding{Model: m.Key, Engine: m.Engine}
-	kind, err := engine.For(m)
-	if err != nil {
-		f.Missing = err.Error()
-		return f
-	}
-	if m.Engine == modeldir.EngineAuto {
-		f.Engine, f.Why = kind.Name, "auto: it runs GGUF files and is the only such engine in this build"
-	}
+	kind, why := engine.Choose(m)
+	f := ModelFinding{Model: m.Key, Engine: kind.Name, Why: why}
 	plan, err := kind.Plan(m, examplePlace(kind, m))
 	if err != nil {
 		f.Missing = err.Error()

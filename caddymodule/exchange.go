@@ -35,15 +35,16 @@ const defaultAlias = "default"
 
 // exchange is one request to a model, from its body to its last byte.
 type exchange struct {
-	h     *Handler
-	w     http.ResponseWriter
-	r     *http.Request
-	ep    endpoint
-	body  *openai.Body
-	req   openai.Request
-	model *modeldir.Model
-	stats *modelStats
-	plan  *openai.Plan // what its engine's dialect needs; nil = nothing
+	h       *Handler
+	w       http.ResponseWriter
+	r       *http.Request
+	ep      endpoint
+	body    *openai.Body
+	req     openai.Request
+	model   *modeldir.Model
+	stats   *modelStats
+	plan    *openai.Plan   // what its engine's dialect needs; nil = nothing
+	planned openai.Repairs // of the kind of engine that the plan is for
 
 	conversation uint64             // what further turns have in common; 0 = none, or nobody cares
 	run          *lifecycle.Running // that answers, or did; nil before
@@ -280,6 +281,11 @@ func (x *exchange) send(run *lifecycle.Running) error {
 	if x.h.Transport == transportStd {
 		to = run.Std
 		out.BodyReader = func() (io.ReadCloser, error) { return x.body.NewReader(), nil } // it may outlive us there
+	}
+	if run.Kind.Repairs != x.planned { // "auto" chose another kind since it was started
+		if err := x.planFor(run.Kind); err != nil {
+			return err
+		}
 	}
 	switch {
 	case x.plan != nil:

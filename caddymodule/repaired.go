@@ -23,10 +23,12 @@ const (
 // planRepairs plans how the request is sent to an engine with a dialect. What such an engine can't do is refused before
 // any is started for it.
 func (x *exchange) planRepairs() error {
-	kind, err := engine.For(x.model)
-	if err != nil {
-		return nil //nolint:nilerr // that there is no such engine, the activator says better
-	}
+	return x.planFor(engine.For(x.model))
+}
+
+// planFor makes the plan that a kind of engine needs, nil if it needs none.
+func (x *exchange) planFor(kind engine.Kind) (err error) {
+	x.plan, x.planned = nil, kind.Repairs
 	d := kind.Dialect(x.model)
 	if d.Repairs == 0 {
 		return nil

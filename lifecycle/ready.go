@@ -43,6 +43,9 @@ func (s *start) becomeReady(ctx context.Context) (*Running, error) {
 		run.close()
 		return nil, err
 	}
+	if s.guest != nil {
+		run.Slots = s.guest.host.Info().Slots
+	}
 	if run.Slots == engine.SlotsUnknown {
 		run.Slots = askSlots(ctx, network, address, s.kind.SlotsPath)
 	}
@@ -60,8 +63,14 @@ func (s *start) probe(ctx context.Context, to upstream.Transport, spawned time.T
 	look := time.NewTicker(aliveInterval) // at what went to the background
 	defer look.Stop()
 	exited := s.proc.Exited()
+	announced := s.announced()
+	if announced != nil {
+		pause.Stop() // it says so itself
+	}
 	for {
 		select {
+		case <-announced:
+			return nil
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), foreign)
 		case <-exited:

@@ -28,6 +28,7 @@ import (
 type Runner struct {
 	log      *slog.Logger
 	launcher *launcher.Launcher
+	compiler *compiler
 	records  records
 	stateDir string
 
@@ -39,13 +40,15 @@ type Runner struct {
 // NewRunner returns a runner that notes what runs in stateDir, so that a later router can clean up
 // after this one. It starts nothing and writes nothing yet.
 func NewRunner(stateDir string, log *slog.Logger) *Runner {
+	l := launcher.New()
 	return &Runner{
-		log: log, launcher: launcher.New(), stateDir: stateDir, records: records{dir: filepath.Join(stateDir, "instances")},
+		log: log, launcher: l, compiler: newCompiler(l, log), stateDir: stateDir, records: records{dir: filepath.Join(stateDir, "instances")},
 	}
 }
 
 // Close gives back what the runner holds when nothing runs any more.
 func (r *Runner) Close() {
+	r.compiler.close()
 	r.launcher.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,6 +126,7 @@ type start struct {
 	proc  *launcher.Process
 	kept  *kept           // nil = its contexts are not kept
 	drain <-chan struct{} // closed when the output was read to its end
+	guest *guestServer    // nil = the engine listens by itself
 }
 
 // errPortTaken says that the port we chose went to somebody else before our engine had it.
@@ -133,12 +137,9 @@ const portTries = 3
 
 // live runs the instance to its end and returns why it ended.
 func (s *start) live(ctx context.Context) error {
-	var err error
-	if s.kind, err = engine.For(s.model); err != nil {
-		return err
-	}
+	s.kind = engine.For(s.model)
 	for try := 1; ; try++ {
-		err = s.once(ctx)
+		err := s.once(ctx)
 		if !errors.Is(err, errPortTaken) || !s.choosesPort() || try == portTries {
 			return err
 		}
@@ -163,6 +164,7 @@ func (s *start) once(ctx context.Context) error {
 	if s.place.Socket != "" {
 		defer os.Remove(s.place.Socket)
 	}
+	defer s.closeGuest()
 	if err := s.spawn(); err != nil {
 		return err
 	}
@@ -176,6 +178,7 @@ func (s *start) once(ctx context.Context) error {
 		return s.explain(err)
 	}
 	s.to.Ready(s.in, run)
+	s.runner.compiler.begin(s.plan.Compile)
 	s.proc.NoteGroup() // it reads all of /proc, for which no request is to wait
 	if err = s.watch(ctx); err != nil {
 		s.to.Dying(s.in, s.withTail(err))
@@ -278,7 +281,7 @@ func (s *start) spawn() error {
 	defer in.Close()
 	read := s.output.follow(out, s.log.WithGroup("engine"))
 	s.drain = read
-	s.proc, err = s.runner.launcher.Start(launcher.Spec{
+	s.proc, err = s.launch(launcher.Spec{
 		Instance: s.id, Argv: s.plan.Argv, Env: s.plan.Env,
 		Dir: filepath.Dir(s.model.File), Output: in,
 	})
@@ -296,6 +299,18 @@ func (s *start) spawn() error {
 	s.runner.records.write(s.record())
 	s.log.Info("engine started", "pid", s.proc.PID, "argv", s.plan.Argv[0])
 	return nil
+}
+
+// launch starts the process, and what serves in its place if it does not listen by itself.
+func (s *start) launch(spec launcher.Spec) (*launcher.Process, error) {
+	if s.plan.Guest == nil {
+		return s.runner.launcher.Start(spec)
+	}
+	proc, err := s.serveGuest(spec)
+	if err != nil {
+		return nil, err
+	}
+	return proc, nil
 }
 
 func (s *start) record() record {
@@ -324,10 +339,16 @@ func (s *start) explain(err error) error {
 }
 
 func (s *start) withTail(err error) error {
-	if tail := s.output.Tail(); tail != "" {
-		return fmt.Errorf("%w; its last output:\n%s", err, tail)
+	tail := s.output.Tail()
+	if tail == "" {
+		return err
 	}
-	return err
+	if s.kind.Explain != nil {
+		if meaning := s.kind.Explain(tail); meaning != "" {
+			err = fmt.Errorf("%w: %s", err, meaning)
+		}
+	}
+	return fmt.Errorf("%w; its last output:\n%s", err, tail)
 }
 
 // command runs one of the model's own commands to its end, bounded by the stop timeout. Its

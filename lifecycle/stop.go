@@ -25,6 +25,11 @@ func (s *start) watch(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
+	case <-s.guestDone():
+		// It has nothing to say any more, or what nobody understands; its end may follow at once, and tells more.
+		if !s.goneWithin(guestEnds) {
+			return fmt.Errorf("the engine's guest ended: %w", s.guest.host.Err())
+		}
 	case <-s.proc.Exited():
 	}
 	if err := s.proc.Err(); err != nil {

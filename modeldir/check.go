@@ -18,6 +18,7 @@ import (
 const (
 	maxPort       = 65535
 	maxInt32      = math.MaxInt32 // engines keep counts of tokens in 32 bits
+	maxThreads    = 512           // ggml's own bound (GGML_MAX_N_THREADS)
 	maxDevices    = 16            // accelerators of one machine; ggml's own bound
 	maxNameLength = 256           // bytes; OpenAI's ids are far shorter, paths used as names are not
 )

@@ -339,6 +339,7 @@ func (s *LlamaServer) models(raw rawModel, doc *document) ([]*Model, error) {
 		if err != nil {
 			return nil, err
 		}
+		m.Entry = true
 		if i > 0 {
 			m.Key = m.Name + "#" + string(r.kind)
 		}

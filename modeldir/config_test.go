@@ -47,7 +47,7 @@ func TestUsersOwnConfig(t *testing.T) {
 
 	models, faults := got.Models() // the file at config_path is not there
 	wantModels := []*Model{{
-		Name: "default", Key: "default", File: file, Kind: Chat, Engine: EngineAuto, Port: 8000, MaxInstances: 1,
+		Name: "default", Key: "default", Entry: true, File: file, Kind: Chat, Engine: EngineAuto, Port: 8000, MaxInstances: 1,
 		ModelPath: "/home/hu/code/assistant/models/qwen1_5-0_5b-chat-q2_k.gguf",
 	}}
 	if d := cmp.Diff(wantModels, models); d != "" {
@@ -280,7 +280,7 @@ func TestConfigModels(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, m := range tt.want {
-				m.File = file
+				m.File, m.Entry = file, true
 				if m.ModelPath != "" {
 					m.ModelPath = filepath.Join(dir, m.ModelPath)
 				}

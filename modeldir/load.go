@@ -12,6 +12,7 @@ import (
 type rawModel struct {
 	Name           *string           `toml:"name"`
 	ModelPath      string            `toml:"model_path"`
+	EmbeddingModel string            `toml:"embedding_model_path"`
 	Port           int               `toml:"port"`
 	CtxSize        int               `toml:"ctx_size"`
 	BatchSize      int               `toml:"batch_size"`
@@ -19,6 +20,9 @@ type rawModel struct {
 	Engine         string            `toml:"engine"`
 	Aliases        []string          `toml:"aliases"`
 	Args           []string          `toml:"args"`
+	Threads        int               `toml:"threads"`
+	Wasm           string            `toml:"wasm"`
+	PromptTemplate string            `toml:"prompt_template"`
 	Env            map[string]string `toml:"env"`
 	NGPULayers     *int              `toml:"n_gpu_layers"`
 	Devices        []string          `toml:"devices"`
@@ -103,6 +107,9 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 		File:           doc.file,
 		Kind:           Kind(c.oneOf("kind", r.Kind, kinds)),
 		ModelPath:      c.path("model_path", r.ModelPath),
+		Threads:        c.between("threads", r.Threads, 0, maxThreads),
+		Wasm:           c.wasm("wasm", r.Wasm),
+		PromptTemplate: c.text("prompt_template", r.PromptTemplate),
 		Port:           c.between("port", r.Port, 0, maxPort),
 		CtxSize:        c.between("ctx_size", r.CtxSize, 0, maxInt32),
 		BatchSize:      c.between("batch_size", r.BatchSize, 0, maxInt32),
@@ -131,6 +138,10 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 		KeepContext:    r.KeepContext,
 		CancelByStream: r.CancelByStream,
 	}
+	m.EmbeddingModelPath = c.path("embedding_model_path", r.EmbeddingModel)
+	if r.EmbeddingModel != "" && m.Kind != Chat {
+		c.failf("embedding_model_path", "is for a model of kind %q, which then serves embeddings as well, but kind is %q: set model_path instead", Chat, m.Kind)
+	}
 	m.Key = m.Name
 	m.Aliases = c.aliases(m.Name, r.Aliases)
 	if r.NGPULayers != nil {
@@ -157,9 +168,13 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 // engine settles the kind of engine and what goes with it.
 func (c *checker) engine(r *rawModel) string {
 	engine := c.oneOf("engine", r.Engine, engines)
-	if r.Engine == "" && len(r.Command) > 0 {
+	switch {
+	case r.Engine == "" && len(r.Command) > 0:
 		engine = EngineCommand
+	case engine == EngineAuto && (r.Wasm != "" || r.PromptTemplate != "" || r.EmbeddingModel != ""):
+		engine = EngineWasmEdge // no other has these
 	}
+	c.wasmOnly(engine, r)
 	if engine == EngineCommand {
 		if r.KeepContext {
 			c.failf("keep_context", "only for engine = %q, but engine is %q: remove it", EngineLlamaServer, engine)
@@ -188,6 +203,28 @@ func (c *checker) engine(r *rawModel) string {
 		c.failf("model_path", "required by engine = %q: give the path of the model's file (or a command)", engine)
 	}
 	return engine
+}
+
+// wasmOnly refuses what only a guest in WasmEdge can have.
+func (c *checker) wasmOnly(engine string, r *rawModel) {
+	if engine == EngineWasmEdge {
+		return
+	}
+	for _, only := range []struct{ field, given string }{
+		{"wasm", r.Wasm}, {"prompt_template", r.PromptTemplate}, {"embedding_model_path", r.EmbeddingModel},
+	} {
+		if only.given != "" {
+			c.failf(only.field, "only for engine = %q, but engine is %q: remove one of them", EngineWasmEdge, engine)
+		}
+	}
+}
+
+// wasm makes a path absolute, and leaves the name of our own guest.
+func (c *checker) wasm(field, s string) string {
+	if s == WasmGuest {
+		return s
+	}
+	return c.path(field, s)
 }
 
 // instances checks the counts of instances against one another and the port.

@@ -28,6 +28,9 @@ const (
 	EngineCommand     = "command"
 )
 
+// WasmGuest as a model's wasm is the guest that comes with us, also where llama-api-server.wasm is installed.
+const WasmGuest = "guest"
+
 // DialectLlamaAPIServer is the dialect of engines that speak as LlamaEdge's llama-api-server.
 const DialectLlamaAPIServer = "llama-api-server"
 
@@ -45,19 +48,25 @@ type Model struct {
 	// Key identifies what one set of instances serves: the name, or "name#role"
 	// for a further role of a multi-role entry. It is unique over the catalog.
 	Key string
+	// Entry says that the model is of an entry of [[llama_servers]] in config.toml.
+	Entry bool
 	// File is the absolute path of the file the model was read from.
 	File string
 	// Kind is never empty in a catalog.
 	Kind Kind
 
-	ModelPath string // absolute; "" when the engine needs none
-	Port      int    // fixed listening port; 0 = chosen at each start
-	CtxSize   int    // tokens; 0 = the engine's default
-	BatchSize int    // tokens; 0 = the engine's default
+	ModelPath          string // absolute; "" when the engine needs none
+	EmbeddingModelPath string // absolute; a model for embeddings that the same wasmedge instance serves; "" = none
+	Port               int    // fixed listening port; 0 = chosen at each start
+	CtxSize            int    // tokens; 0 = the engine's default
+	BatchSize          int    // tokens; 0 = the engine's default
 
 	Engine         string // one of the Engine… names; never empty in a catalog
 	Aliases        []string
 	Args           []string // appended to the engine's own arguments
+	Threads        int      // 0 = the engine kind's default
+	Wasm           string   // absolute path of what runs in WasmEdge, WasmGuest for ours; "" = what is installed, else ours
+	PromptTemplate string   // llama-api-server's name for how a chat is written; "" = the model's own
 	Env            map[string]string
 	NGPULayers     *int
 	Devices        []string  // the engine's names, or ids, of the devices to use; nil = placed where there is room
@@ -102,9 +111,10 @@ const DefaultStopTimeout = 10 * time.Second
 // and do not count.
 func (m *Model) SameLaunch(o *Model) bool {
 	return m.Key == o.Key && m.Kind == o.Kind &&
-		m.ModelPath == o.ModelPath && m.Port == o.Port &&
+		m.ModelPath == o.ModelPath && m.EmbeddingModelPath == o.EmbeddingModelPath && m.Port == o.Port &&
 		m.CtxSize == o.CtxSize && m.BatchSize == o.BatchSize &&
-		m.Engine == o.Engine && slices.Equal(m.Args, o.Args) && maps.Equal(m.Env, o.Env) &&
+		m.Engine == o.Engine && m.Threads == o.Threads && m.Wasm == o.Wasm && m.PromptTemplate == o.PromptTemplate &&
+		slices.Equal(m.Args, o.Args) && maps.Equal(m.Env, o.Env) &&
 		samePtr(m.NGPULayers, o.NGPULayers) && slices.Equal(m.Devices, o.Devices) &&
 		m.SplitMode == o.SplitMode && slices.Equal(m.TensorSplit, o.TensorSplit) && samePtr(m.MainGPU, o.MainGPU) &&
 		slices.Equal(m.Command, o.Command) && slices.Equal(m.StopCommand, o.StopCommand) &&

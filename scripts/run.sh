@@ -1,6 +1,7 @@
 #!/bin/sh
 # run.sh: builds the server, fetches an engine and two models, shows what they do from
-# cold, and goes on serving. ONCE=1 ends there. All it writes is .run and the cache.
+# cold, and goes on serving. ONCE=1 ends there. ENGINE says which: llama-server (default),
+# or wasmedge, whose WASI-NN plug-in is then built. All it writes is .run and the cache.
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
@@ -16,10 +17,24 @@ has go || fail "Go is missing: install Go 1.26 or newer (https://go.dev/dl)"
 python >/dev/null
 scripts/demo.py ports ASSISTANT_HTTPS_PORT="$ASSISTANT_HTTPS_PORT" ASSISTANT_HTTP_PORT="$ASSISTANT_HTTP_PORT" ASSISTANT_ADMIN_PORT="$ASSISTANT_ADMIN_PORT"
 
+engine=${ENGINE:-llama-server}
+case $engine in
+llama-server) get=scripts/get-engine.sh ;;
+# shellcheck disable=SC2016 # the shell of progress.py expands it
+wasmedge) get='WASMEDGE_DIR=$(scripts/get-wasmedge.sh) && export WASMEDGE_DIR && scripts/build-wasi-nn.sh' ;;
+*) fail "ENGINE is $engine: say llama-server or wasmedge" ;;
+esac
 echo "Build and downloads"
-scripts/progress.py --beside build=scripts/build.sh engine=scripts/get-engine.sh models=scripts/get-models.sh
-LLAMA_SERVER=$(scripts/get-engine.sh)
-export LLAMA_SERVER
+scripts/progress.py --beside build=scripts/build.sh engine="$get" models=scripts/get-models.sh
+if [ "$engine" = wasmedge ]; then
+	WASMEDGE_DIR=$(scripts/get-wasmedge.sh)
+	export WASMEDGE_DIR
+	WASMEDGE_PLUGIN_PATH=$(dirname "$(scripts/build-wasi-nn.sh)")
+	export WASMEDGE_PLUGIN_PATH
+else
+	LLAMA_SERVER=$(scripts/get-engine.sh)
+	export LLAMA_SERVER
+fi
 models=$(scripts/get-models.sh)
 
 # write_model FILE IDLE_TIMEOUT LINE… writes a model's TOML at once, as the server watches it.
@@ -30,9 +45,9 @@ write_model() {
 	mv "$file.new" "$file"
 }
 write_models() {
-	write_model chat.toml "$1" 'name = "smollm2"' 'kind = "chat"' 'engine = "llama-server"' \
+	write_model chat.toml "$1" 'name = "smollm2"' 'kind = "chat"' "engine = '$engine'" \
 		"model_path = '$models/smollm2-135m-instruct.gguf'" 'ctx_size = 4096' 'concurrency = 2'
-	write_model embed.toml "$1" 'name = "minilm"' 'kind = "embedding"' 'engine = "llama-server"' \
+	write_model embed.toml "$1" 'name = "minilm"' 'kind = "embedding"' "engine = '$engine'" \
 		"model_path = '$models/all-minilm-l6-v2.gguf'"
 }
 mkdir -p "$ASSISTANT_MODELS" "$ASSISTANT_STATE" "$data"

@@ -146,11 +146,7 @@ func (b *bench) once(turn []message, restore, save bool) (o outcome, err error) 
 		return o, err
 	}
 	defer b.store.Leave(at.Dir)
-	kind, err := engine.For(b.model)
-	if err != nil {
-		return o, err
-	}
-	plan, err := kind.Plan(b.model, engine.Place{Socket: at.Address, ContextDir: at.Dir})
+	plan, err := engine.For(b.model).Plan(b.model, engine.Place{Socket: at.Address, ContextDir: at.Dir})
 	if err != nil {
 		return o, err
 	}

@@ -66,7 +66,12 @@ func Main(args []string) int {
 	if len(args) > 0 && args[0] == "nvidia-smi" {
 		return nvidiaSMI(args[1:])
 	}
+	isGuest := posesAsWasmEdge(args)
+	if isGuest {
+		args = nil // they are WasmEdge's
+	}
 	o, err := parse(append(strings.Fields(os.Getenv(EnvArgs)), args...))
+	o.guest = isGuest
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
 	}

@@ -74,6 +74,7 @@ type Options struct {
 
 	daemonStage int      // how many forks of --daemonize lie behind
 	args        []string // as given, for the engine's children
+	guest       bool     // it poses as WasmEdge with a guest
 }
 
 type lines []string

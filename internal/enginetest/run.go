@@ -1,7 +1,9 @@
 package enginetest
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -50,7 +52,13 @@ func run(o Options) int {
 	}
 	served := make(chan error, 1)
 	if !o.Hang {
-		go func() { served <- serve(o, events) }()
+		go func() {
+			if o.guest {
+				served <- serveGuest(o, events)
+			} else {
+				served <- serve(o, events)
+			}
+		}()
 	}
 	for ignored := 0; ; {
 		select {
@@ -66,6 +74,9 @@ func run(o Options) int {
 		case <-life:
 			return end(fail(fmt.Errorf("still here after %s", o.MaxLife)))
 		case err := <-served:
+			if errors.Is(err, io.EOF) {
+				return end(0) // a guest whose stdin was closed
+			}
 			return end(fail(err))
 		}
 	}

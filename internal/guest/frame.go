@@ -10,22 +10,22 @@ import (
 
 // Kinds of frames.
 const (
-	configure = 'C' // to the guest, first of all
-	request   = 'Q'
-	cancel    = 'X'
+	Configure = 'C' // to the guest, first of all
+	Request   = 'Q'
+	Cancel    = 'X'
 
-	ready  = 'R' // from the guest
-	failed = 'F'
-	head   = 'H'
-	data   = 'D'
-	end    = 'E'
+	Ready  = 'R' // from the guest
+	Failed = 'F'
+	Head   = 'H'
+	Data   = 'D'
+	End    = 'E'
 )
 
-// frame is one message. It is about a stream, which is one request and its answer; 0 is the guest as a whole.
-type frame struct {
-	kind    byte
-	stream  uint32
-	payload []byte
+// Frame is one message. It is about a stream, which is one request and its answer; 0 is the guest as a whole.
+type Frame struct {
+	Kind    byte
+	Stream  uint32
+	Payload []byte
 }
 
 const (
@@ -37,32 +37,32 @@ const (
 
 var errProtocol = errors.New("the guest sent what is no frame")
 
-// writeFrame writes a frame in one call, so that it is not torn.
-func writeFrame(w io.Writer, f frame) error {
-	b := make([]byte, headerSize, headerSize+len(f.payload))
-	b[0], b[1] = marker, f.kind
-	binary.LittleEndian.PutUint32(b[2:], f.stream)
-	binary.LittleEndian.PutUint32(b[6:], uint32(len(f.payload))) //nolint:gosec // bounded by the largest body there can be
-	_, err := w.Write(append(b, f.payload...))
+// Write writes a frame in one call, so that it is not torn.
+func Write(w io.Writer, f Frame) error {
+	b := make([]byte, headerSize, headerSize+len(f.Payload))
+	b[0], b[1] = marker, f.Kind
+	binary.LittleEndian.PutUint32(b[2:], f.Stream)
+	binary.LittleEndian.PutUint32(b[6:], uint32(len(f.Payload))) //nolint:gosec // bounded by the largest body there can be
+	_, err := w.Write(append(b, f.Payload...))
 	return err
 }
 
-// readFrame reads the next frame and hands the lines of log before it to log. Its payload is the caller's.
-func readFrame(r *bufio.Reader, log func(line string)) (frame, error) {
+// Read reads the next frame and hands the lines of log before it to log. Its payload is the caller's.
+func Read(r *bufio.Reader, log func(line string)) (Frame, error) {
 	if err := skipLog(r, log); err != nil {
-		return frame{}, err
+		return Frame{}, err
 	}
 	var h [headerSize]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
-		return frame{}, err
+		return Frame{}, err
 	}
-	f := frame{kind: h[1], stream: binary.LittleEndian.Uint32(h[2:])}
+	f := Frame{Kind: h[1], Stream: binary.LittleEndian.Uint32(h[2:])}
 	n := binary.LittleEndian.Uint32(h[6:])
 	if n > maxPayload {
-		return frame{}, fmt.Errorf("%w: one of %d bytes", errProtocol, n)
+		return Frame{}, fmt.Errorf("%w: one of %d bytes", errProtocol, n)
 	}
-	f.payload = make([]byte, n)
-	_, err := io.ReadFull(r, f.payload)
+	f.Payload = make([]byte, n)
+	_, err := io.ReadFull(r, f.Payload)
 	return f, err
 }
 

@@ -58,8 +58,8 @@ func start(t *testing.T) *fake {
 		server.Close()
 		inRead.Close()
 	})
-	if f := g.next(); f.kind != configure || string(f.payload) != `{"threads":1}` {
-		t.Fatalf("first came %c %q", f.kind, f.payload)
+	if f := g.next(); f.Kind != Configure || string(f.Payload) != `{"threads":1}` {
+		t.Fatalf("first came %c %q", f.Kind, f.Payload)
 	}
 	return g
 }
@@ -73,9 +73,9 @@ func (g *fake) await(c <-chan struct{}, what string) {
 	}
 }
 
-func (g *fake) next() frame {
+func (g *fake) next() Frame {
 	g.t.Helper()
-	f, err := readFrame(g.in, func(line string) { g.t.Errorf("the host sent %q", line) })
+	f, err := Read(g.in, func(line string) { g.t.Errorf("the host sent %q", line) })
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -84,14 +84,14 @@ func (g *fake) next() frame {
 
 func (g *fake) send(kind byte, stream uint32, payload string) {
 	g.t.Helper()
-	if err := writeFrame(g.out, frame{kind, stream, []byte(payload)}); err != nil {
+	if err := Write(g.out, Frame{kind, stream, []byte(payload)}); err != nil {
 		g.t.Fatal(err)
 	}
 }
 
 func (g *fake) ready() {
 	g.t.Helper()
-	g.send(ready, 0, readyJSON)
+	g.send(Ready, 0, readyJSON)
 	g.await(g.host.Ready(), "readiness")
 }
 
@@ -132,18 +132,18 @@ func TestAnswers(t *testing.T) {
 	}
 	// Two at a time, their frames mixed, and the guest's own log between them.
 	first, second := g.next(), g.next()
-	g.send(head, second.stream, "400 application/json")
+	g.send(Head, second.Stream, "400 application/json")
 	_, _ = io.WriteString(g.out, "llama: loaded ...")
-	g.send(head, first.stream, "200 text/event-stream")
-	g.send(data, first.stream, "data: ")
+	g.send(Head, first.Stream, "200 text/event-stream")
+	g.send(Data, first.Stream, "data: ")
 	_, _ = io.WriteString(g.out, " done\nanother line\n")
-	g.send(data, second.stream, `{"error":1}`)
-	g.send(end, second.stream, "")
-	g.send(data, first.stream, "a\n\n")
-	g.send(end, first.stream, "")
+	g.send(Data, second.Stream, `{"error":1}`)
+	g.send(End, second.Stream, "")
+	g.send(Data, first.Stream, "a\n\n")
+	g.send(End, first.Stream, "")
 	wait.Wait()
 	for i, want := range []string{"200text/event-streamdata: a\n\n<nil>", `400application/json{"error":1}<nil>`} {
-		if body := fmt.Sprintf("/v1/chat/completions\n{\"n\":%d}", i); !slices.ContainsFunc([]frame{first, second}, func(f frame) bool { return string(f.payload) == body }) {
+		if body := fmt.Sprintf("/v1/chat/completions\n{\"n\":%d}", i); !slices.ContainsFunc([]Frame{first, second}, func(f Frame) bool { return string(f.Payload) == body }) {
 			t.Errorf("the guest did not get %q", body)
 		}
 		if !slices.Contains(answers, want) {
@@ -160,28 +160,37 @@ func TestAnswers(t *testing.T) {
 func TestTokensLeaveAtOnce(t *testing.T) {
 	g := start(t)
 	g.ready()
-	got := make(chan *http.Response)
+	begun, body := make(chan struct{}), make(chan string)
 	go func() {
+		defer close(body)
 		resp, err := g.ask(t.Context(), "{}")
 		if err != nil {
 			t.Error(err)
+			return
 		}
-		got <- resp
+		defer resp.Body.Close()
+		close(begun)
+		for {
+			b := make([]byte, 100)
+			n, err := resp.Body.Read(b)
+			body <- string(b[:n])
+			if err != nil {
+				return
+			}
+		}
 	}()
-	id := g.next().stream
-	g.send(head, id, "200 text/event-stream")
-	resp := <-got // the head alone
-	defer resp.Body.Close()
+	id := g.next().Stream
+	g.send(Head, id, "200 text/event-stream")
+	g.await(begun, "head alone")
 	for range 20 {
-		g.send(data, id, "data: a\n\n")
-		b := make([]byte, 9)
-		if _, err := io.ReadFull(resp.Body, b); err != nil || string(b) != "data: a\n\n" {
-			t.Fatalf("%q, %v", b, err)
+		g.send(Data, id, "data: a\n\n")
+		if got := <-body; got != "data: a\n\n" {
+			t.Fatalf("%q", got)
 		}
 	}
-	g.send(end, id, "")
-	if b, err := io.ReadAll(resp.Body); len(b) > 0 || err != nil {
-		t.Errorf("after the last: %q, %v", b, err)
+	g.send(End, id, "")
+	if got := <-body; got != "" {
+		t.Errorf("after the last: %q", got)
 	}
 }
 
@@ -199,20 +208,20 @@ func TestClientLeaves(t *testing.T) {
 			}
 			left <- err
 		}()
-		id := g.next().stream
+		id := g.next().Stream
 		if begun {
-			g.send(head, id, "200 text/event-stream")
-			g.send(data, id, "data: a\n\n")
+			g.send(Head, id, "200 text/event-stream")
+			g.send(Data, id, "data: a\n\n")
 		}
 		leave()
 		if err := <-left; !errors.Is(err, context.Canceled) {
 			t.Errorf("the client saw %v", err)
 		}
-		if f := g.next(); f.kind != cancel || f.stream != id {
-			t.Errorf("the guest was told %c of stream %d, not of %d", f.kind, f.stream, id)
+		if f := g.next(); f.Kind != Cancel || f.Stream != id {
+			t.Errorf("the guest was told %c of stream %d, not of %d", f.Kind, f.Stream, id)
 		}
-		g.send(data, id, "data: b\n\n") // what was on its way
-		g.send(end, id, "")
+		g.send(Data, id, "data: b\n\n") // what was on its way
+		g.send(End, id, "")
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -222,12 +231,12 @@ func TestClientLeaves(t *testing.T) {
 				resp.Body.Close()
 			}
 		}()
-		next := g.next().stream
+		next := g.next().Stream
 		if next == id {
 			t.Error("a number was used again")
 		}
-		g.send(head, next, "200 application/json")
-		g.send(end, next, "")
+		g.send(Head, next, "200 application/json")
+		g.send(End, next, "")
 		<-done
 	}
 }
@@ -245,10 +254,10 @@ func TestGuestDies(t *testing.T) {
 			}
 			got <- err
 		}()
-		id := g.next().stream
+		id := g.next().Stream
 		if sent != "" {
-			g.send(head, id, sent)
-			g.send(data, id, "data: a\n\n")
+			g.send(Head, id, sent)
+			g.send(Data, id, "data: a\n\n")
 		}
 		g.out.Close()
 		if err := <-got; err == nil {
@@ -260,7 +269,7 @@ func TestGuestDies(t *testing.T) {
 
 func TestFailsToStart(t *testing.T) {
 	g := start(t)
-	g.send(failed, 0, "no such graph")
+	g.send(Failed, 0, "no such graph")
 	g.await(g.host.Done(), "end")
 	if err := g.host.Err(); err == nil || err.Error() != "no such graph" {
 		t.Errorf("error %v", err)
@@ -296,10 +305,10 @@ func TestSlowClientHoldsUpNobody(t *testing.T) {
 		t.Cleanup(func() { conn.Close() })
 		_, _ = io.WriteString(conn, "POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}") // and never reads
 	}()
-	slow := g.next().stream
-	g.send(head, slow, "200 text/event-stream")
+	slow := g.next().Stream
+	g.send(Head, slow, "200 text/event-stream")
 	for range 100 {
-		g.send(data, slow, strings.Repeat("x", 100_000))
+		g.send(Data, slow, strings.Repeat("x", 100_000))
 	}
 	got := make(chan error)
 	go func() {
@@ -309,9 +318,9 @@ func TestSlowClientHoldsUpNobody(t *testing.T) {
 		}
 		got <- err
 	}()
-	id := g.next().stream
-	g.send(head, id, "200 application/json")
-	g.send(end, id, "")
+	id := g.next().Stream
+	g.send(Head, id, "200 application/json")
+	g.send(End, id, "")
 	if err := <-got; err != nil {
 		t.Error(err)
 	}
@@ -319,14 +328,14 @@ func TestSlowClientHoldsUpNobody(t *testing.T) {
 
 func FuzzFrames(f *testing.F) {
 	var seed bytes.Buffer
-	_ = writeFrame(&seed, frame{head, 1, []byte("200 application/json")})
+	_ = Write(&seed, Frame{Head, 1, []byte("200 application/json")})
 	f.Add(append([]byte("log\nmore"), seed.Bytes()...))
 	f.Add([]byte("\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bufio.NewReader(bytes.NewReader(b))
 		var again bytes.Buffer
 		for {
-			fr, err := readFrame(r, func(line string) {
+			fr, err := Read(r, func(line string) {
 				if len(line) > maxLine || strings.ContainsAny(line, "\n\x00") {
 					t.Errorf("line %q", line)
 				}
@@ -335,10 +344,10 @@ func FuzzFrames(f *testing.F) {
 				break
 			}
 			again.Reset()
-			if err := writeFrame(&again, fr); err != nil {
+			if err := Write(&again, fr); err != nil {
 				t.Fatal(err)
 			}
-			if back, err := readFrame(bufio.NewReader(&again), nil); err != nil || back.kind != fr.kind || back.stream != fr.stream || !bytes.Equal(back.payload, fr.payload) {
+			if back, err := Read(bufio.NewReader(&again), nil); err != nil || back.Kind != fr.Kind || back.Stream != fr.Stream || !bytes.Equal(back.Payload, fr.Payload) {
 				t.Errorf("%+v became %+v, %v", fr, back, err)
 			}
 		}

@@ -40,7 +40,7 @@ func Start(stdin io.WriteCloser, stdout io.Reader, configuration []byte, log fun
 		in: stdin, log: log, streams: map[uint32]*stream{},
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
-	go func() { _ = h.send(frame{kind: configure, payload: configuration}) }() // a guest that is gone is noticed by its stdout
+	go func() { _ = h.send(Frame{Kind: Configure, Payload: configuration}) }() // a guest that is gone is noticed by its stdout
 	go h.listen(stdout)
 	return h
 }
@@ -60,18 +60,18 @@ func (h *Host) Err() error { return h.err }
 // Close lets the guest end.
 func (h *Host) Close() { _ = h.in.Close() }
 
-func (h *Host) send(f frame) error {
+func (h *Host) send(f Frame) error {
 	h.write.Lock()
 	defer h.write.Unlock()
-	return writeFrame(h.in, f)
+	return Write(h.in, f)
 }
 
 func (h *Host) listen(stdout io.Reader) {
 	r := bufio.NewReaderSize(stdout, 32<<10)
 	var err error
 	for err == nil {
-		var f frame
-		if f, err = readFrame(r, h.log); err == nil {
+		var f Frame
+		if f, err = Read(r, h.log); err == nil {
 			err = h.take(f)
 		}
 	}
@@ -83,11 +83,11 @@ func (h *Host) listen(stdout io.Reader) {
 }
 
 // take deals with a frame of the guest's. An error means that the guest is of no use.
-func (h *Host) take(f frame) error {
-	switch f.kind {
-	case ready:
-		if err := json.Unmarshal(f.payload, &h.info); err != nil || h.info.Slots < 1 {
-			return fmt.Errorf("%w: ready with %q", errProtocol, f.payload)
+func (h *Host) take(f Frame) error {
+	switch f.Kind {
+	case Ready:
+		if err := json.Unmarshal(f.Payload, &h.info); err != nil || h.info.Slots < 1 {
+			return fmt.Errorf("%w: ready with %q", errProtocol, f.Payload)
 		}
 		select {
 		case <-h.ready:
@@ -96,24 +96,24 @@ func (h *Host) take(f frame) error {
 			close(h.ready)
 		}
 		return nil
-	case failed:
-		h.log(string(f.payload)) // beside what else it printed
-		return errors.New(string(f.payload))
-	case head, data, end:
+	case Failed:
+		h.log(string(f.Payload)) // beside what else it printed
+		return errors.New(string(f.Payload))
+	case Head, Data, End:
 		h.deliver(f)
 		return nil
 	default:
-		return fmt.Errorf("%w: kind %q", errProtocol, f.kind)
+		return fmt.Errorf("%w: kind %q", errProtocol, f.Kind)
 	}
 }
 
 // deliver gives a frame to who waits for it. It never blocks: one slow client must not hold up the others. What collects is
 // bounded by what a context holds.
-func (h *Host) deliver(f frame) {
+func (h *Host) deliver(f Frame) {
 	h.mu.Lock()
-	s := h.streams[f.stream]
-	if f.kind == end {
-		delete(h.streams, f.stream)
+	s := h.streams[f.Stream]
+	if f.Kind == End {
+		delete(h.streams, f.Stream)
 	}
 	h.mu.Unlock()
 	if s != nil {
@@ -126,7 +126,10 @@ func (h *Host) open() (uint32, *stream) {
 	s := &stream{more: make(chan struct{}, 1)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for h.last++; h.last == 0 || h.streams[h.last] != nil; h.last++ {
+	for {
+		if h.last++; h.last != 0 && h.streams[h.last] == nil {
+			break
+		}
 	}
 	h.streams[h.last] = s
 	return h.last, s
@@ -135,12 +138,12 @@ func (h *Host) open() (uint32, *stream) {
 // stream holds the frames of one answer that were not read yet.
 type stream struct {
 	mu     sync.Mutex
-	frames []frame
+	frames []Frame
 	left   bool          // nobody reads them any more
 	more   chan struct{} // holds something when there are frames
 }
 
-func (s *stream) put(f frame) {
+func (s *stream) put(f Frame) {
 	s.mu.Lock()
 	if !s.left {
 		s.frames = append(s.frames, f)
@@ -153,7 +156,7 @@ func (s *stream) put(f frame) {
 }
 
 // take returns what has come since.
-func (s *stream) take() []frame {
+func (s *stream) take() []Frame {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	frames := s.frames

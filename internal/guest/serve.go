@@ -26,13 +26,13 @@ func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // the client is gone
 	}
 	id, s := h.open()
-	if err := h.send(frame{request, id, body.Bytes()}); err != nil {
+	if err := h.send(Frame{Request, id, body.Bytes()}); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	if !h.answer(w, r, s) {
 		s.leave()
 		if r.Context().Err() != nil {
-			_ = h.send(frame{kind: cancel, stream: id})
+			_ = h.send(Frame{Kind: Cancel, Stream: id})
 		}
 		panic(http.ErrAbortHandler)
 	}
@@ -52,19 +52,19 @@ func (h *Host) answer(w http.ResponseWriter, r *http.Request, s *stream) bool {
 	flush := func() bool { return true } // an answer that comes whole is sent whole
 	for gone := false; ; {
 		for _, f := range s.take() {
-			switch f.kind {
-			case head:
-				if !writeHead(w, string(f.payload)) {
+			switch f.Kind {
+			case Head:
+				if !writeHead(w, string(f.Payload)) {
 					return false
 				}
-				if strings.HasSuffix(string(f.payload), " text/event-stream") {
+				if strings.HasSuffix(string(f.Payload), " text/event-stream") {
 					flush = func() bool { return http.NewResponseController(w).Flush() == nil }
 				}
-			case data:
-				if _, err := w.Write(f.payload); err != nil {
+			case Data:
+				if _, err := w.Write(f.Payload); err != nil {
 					return false
 				}
-			case end:
+			case End:
 				return true
 			}
 		}

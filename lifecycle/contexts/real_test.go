@@ -35,12 +35,8 @@ func startReal(t *testing.T, s *Store, args ...string) *realEngine {
 		ModelPath: filepath.Join(realtest.Need(t, "ASSISTANT_TEST_MODELS"), "smollm2-135m-instruct.gguf"),
 		Args:      append([]string{"-t", "1", "--offline"}, args...),
 	}
-	kind, err := engine.For(m)
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := &realEngine{Endpoint: Endpoint{"unix", filepath.Join(t.TempDir(), "e.sock"), place(t, s)}}
-	plan, err := kind.Plan(m, engine.Place{Socket: r.Address, ContextDir: r.Dir})
+	plan, err := engine.For(m).Plan(m, engine.Place{Socket: r.Address, ContextDir: r.Dir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,10 +37,7 @@ func TestContextDir(t *testing.T) {
 				Name: "m", Kind: tt.kind, Engine: modeldir.EngineLlamaServer, ModelPath: file, KeepContext: tt.keep,
 				Env: map[string]string{"A": "b"},
 			}
-			kind, err := For(m)
-			if err != nil {
-				t.Fatal(err)
-			}
+			kind := For(m)
 			if got := kind.KeepsContexts(m); got != (tt.keep && tt.kind == modeldir.Chat) {
 				t.Errorf("KeepsContexts: got %v", got)
 			}

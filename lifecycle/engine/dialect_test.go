@@ -32,10 +32,7 @@ func TestDialect(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m := tt.model
 			m.Engine, m.Command = modeldir.EngineCommand, []string{exe, "{{port}}"}
-			kind, err := For(&m)
-			if err != nil {
-				t.Fatal(err)
-			}
+			kind := For(&m)
 			if got := kind.Dialect(&m); got != tt.want {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}

@@ -5,6 +5,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"assistant/internal/openai"
+	"assistant/lifecycle/gguf"
 	"assistant/modeldir"
 )
 
@@ -46,6 +48,12 @@ type Kind struct {
 	// Repairs are what of the engine's dialect is made up for; none for an engine that speaks as clients expect.
 	Repairs openai.Repairs
 
+	// Context is the number of tokens that the engine's context holds where the model file does not say, for Repairs.
+	Context int
+
+	// Explain tells what the last output of an engine that failed means, and what to do about it; "" if that is not known.
+	Explain func(output string) string
+
 	// Contexts says that the engine can save what it has computed of a conversation, and be given it back, by
 	// llama-server's /slots. It then gets a directory for that by Place.ContextDir.
 	Contexts bool
@@ -69,6 +77,13 @@ type Plan struct {
 	Argv  []string
 	Env   []string // "K=V", added to the router's own
 	Slots int      // requests served at a time; 0 = unlimited, SlotsUnknown = ask
+
+	// Guest is the configuration of a program that speaks frames over stdin and stdout instead of listening (package guest),
+	// and that says itself when it is ready. nil = the program listens.
+	Guest json.RawMessage
+
+	// Compile is what to compile for the next start, once this one serves; nil = nothing.
+	Compile *Compilation
 }
 
 // SlotsUnknown is the number of slots of an engine that has to be asked.
@@ -85,28 +100,9 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s not found: %s (%s)", e.What, e.Path, e.Remedy)
 }
 
-// For returns the kind of engine that runs the model.
-func For(m *modeldir.Model) (Kind, error) {
-	switch m.Engine {
-	case modeldir.EngineCommand:
-		return command, nil
-	case modeldir.EngineLlamaServer, modeldir.EngineAuto:
-		return llamaServer, nil
-	default:
-		return Kind{}, &MissingError{
-			What: "engine", Path: m.Engine,
-			Remedy: "this build runs " + modeldir.EngineLlamaServer + " and " + modeldir.EngineCommand + ": set engine to one of them",
-		}
-	}
-}
-
 // Check reports what is missing on this machine to run the model, nil if nothing is.
 func Check(m *modeldir.Model) error {
-	kind, err := For(m)
-	if err != nil {
-		return err
-	}
-	plan, err := kind.Plan(m, Place{Instance: "check", Port: 1})
+	plan, err := For(m).Plan(m, Place{Instance: "check", Port: 1})
 	if err != nil {
 		return err
 	}
@@ -126,6 +122,9 @@ func (k Kind) StreamsPlain(m *modeldir.Model) bool {
 // Dialect is what has to be known of the engine to make up for its dialect. It has no repairs if nothing has to be.
 func (k Kind) Dialect(m *modeldir.Model) openai.Dialect {
 	d := openai.Dialect{Repairs: k.Repairs, Context: m.CtxSize}
+	if d.Context == 0 {
+		d.Context = k.Context
+	}
 	if m.Dialect == modeldir.DialectLlamaAPIServer {
 		d.Repairs = openai.LlamaAPIServer
 	}
@@ -153,6 +152,15 @@ func program(name string) (string, error) {
 		return "", &MissingError{What: "program", Path: name, Remedy: "install it, or name it by its path"}
 	}
 	return path, nil
+}
+
+// readHeader reads what the model file at path says of itself.
+func readHeader(path string) (*gguf.Header, error) {
+	h, err := gguf.Read(path)
+	if err != nil {
+		return nil, fmt.Errorf("model file: %w: was it downloaded to its end?", err)
+	}
+	return h, nil
 }
 
 // modelFile checks that the model's file is there.

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -155,11 +154,10 @@ var helps sync.Map // program, size and time of its file → help
 
 // knows reports whether the program's help has the flag. The help is asked for once for each version of the program.
 func knows(program, flag string) bool {
-	info, err := os.Stat(program)
+	key, err := fileKey(program)
 	if err != nil {
 		return false
 	}
-	key := program + info.ModTime().String() + strconv.FormatInt(info.Size(), 10)
 	help, ok := helps.Load(key)
 	if !ok {
 		ctx, cancel := context.WithTimeout(context.Background(), helpTime)
@@ -173,6 +171,6 @@ func knows(program, flag string) bool {
 		help = string(out)
 		helps.Store(key, help)
 	}
-	words := strings.FieldsFunc(help.(string), func(r rune) bool { return strings.ContainsRune(" ,\n\t=", r) }) //nolint:errcheck,forcetypeassert // stored above
+	words := strings.FieldsFunc(help.(string), func(r rune) bool { return strings.ContainsRune(" ,\n\t=\x1b", r) }) //nolint:errcheck,forcetypeassert // stored above
 	return slices.Contains(words, flag)
 }

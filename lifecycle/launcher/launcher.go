@@ -42,7 +42,9 @@ type Spec struct {
 	Argv     []string // Argv[0] is a path or is looked up in PATH
 	Env      []string // added to the router's own, "K=V"; the last one of a name counts
 	Dir      string   // working directory; "" = the router's
-	Output   *os.File // gets stdout and stderr; the launcher does not close it
+	Output   *os.File // gets stdout and stderr; the launcher closes none of these
+	Stdin    *os.File // nil = nothing is to be read
+	Stdout   *os.File // nil = Output
 }
 
 // Process is a started program and all that it started.
@@ -71,6 +73,12 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 	cmd.Env = append(append(os.Environ(), spec.Env...), markVar+"="+p.Mark)
 	cmd.Dir = spec.Dir
 	cmd.Stdout, cmd.Stderr = spec.Output, spec.Output
+	if spec.Stdin != nil {
+		cmd.Stdin = spec.Stdin
+	}
+	if spec.Stdout != nil {
+		cmd.Stdout = spec.Stdout
+	}
 	cmd.SysProcAttr = ownGroup()
 	if err := cmd.Start(); err != nil {
 		return nil, err

@@ -77,11 +77,7 @@ func (p *pretended) start(t *testing.T, s machine.Sample, bytes int64, flags ...
 	if !ok || place.Layers != 2 {
 		t.Fatalf("placed %v with %d layers in %s", ok, place.Layers, s.Room().Text(s.Devices))
 	}
-	kind, err := engine.For(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	plan, err := kind.Plan(m, engine.Place{Port: 1, Offload: place.Offload(m, need, w, s.Devices)})
+	plan, err := engine.For(m).Plan(m, engine.Place{Port: 1, Offload: place.Offload(m, need, w, s.Devices)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"assistant/lifecycle/engine"
 	"assistant/lifecycle/machine"
 	"assistant/modeldir"
 )
@@ -150,13 +151,13 @@ type settings struct {
 	cpuExpertLayers int
 	beside          []string // files loaded beside the model, onto the device
 	hostBeside      []string // and onto the host
-	draft           string
+	second          string   // file of a model that is loaded as well, for drafts or for embeddings
+	wasm            bool     // it runs in WasmEdge
 }
 
 const (
 	autoSlots        = 4   // llama-server's own number where none is given; they then share one context
 	defaultBatch     = 512 // --ubatch-size
-	wasmedgeContext  = 512 // llama-api-server's --ctx-size
 	contextUnknown   = 4096
 	defaultCacheType = "f16"
 )
@@ -175,8 +176,10 @@ func settingsOf(m *modeldir.Model, h header) settings {
 			s.slots = n
 		}
 	}
-	if m.Engine == modeldir.EngineWasmEdge {
-		s.slots, explicit = 1, true
+	s.wasm = engine.For(m).Name == modeldir.EngineWasmEdge
+	if s.wasm {
+		s.slots, explicit = max(1, m.Concurrency), true
+		s.second = m.EmbeddingModelPath
 	}
 	s.streams = 1
 	if explicit && !args.has("-kvu", "--kv-unified") || args.has("-no-kvu", "--no-kv-unified") {
@@ -219,7 +222,9 @@ func settingsOf(m *modeldir.Model, h header) settings {
 			s.beside = append(s.beside, f)
 		}
 	}
-	s.draft, _ = args.value("-md", "--model-draft", "--spec-draft-model")
+	if draft, ok := args.value("-md", "--model-draft", "--spec-draft-model"); ok {
+		s.second = draft
+	}
 	return s
 }
 
@@ -233,9 +238,9 @@ func (s *settings) setContext(m *modeldir.Model, args arguments, h header) {
 	s.given = s.context > 0
 	if !s.given {
 		s.context = int(h.Number("context_length", contextUnknown)) * s.streams
-		if m.Engine == modeldir.EngineWasmEdge {
-			s.context = wasmedgeContext
-		}
+	}
+	if s.wasm { // a slot there has all of ctx_size
+		s.context, s.given = engine.WasmContext(m, h.Header)*s.slots, true
 	}
 	s.context = padded((s.context+s.streams-1)/s.streams) * s.streams
 }

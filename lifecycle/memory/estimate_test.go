@@ -310,12 +310,12 @@ func TestWeightsThatTheProcessorsBackEndPacks(t *testing.T) {
 	const f16 = 1
 	f := new(gguftest.File).Add("general.architecture", "l").Add("l.block_count", 1).Add("l.embedding_length", 64)
 	f.Tensors = []gguf.Tensor{
-		{Name: "token_embd.weight", Kind: q8_0, Bytes: 400},
-		{Name: "blk.0.attn_q.weight", Kind: q4_K, Bytes: 200},
+		{Name: "token_embd.weight", Kind: q80, Bytes: 400},
+		{Name: "blk.0.attn_q.weight", Kind: q4K, Bytes: 200},
 		{Name: "blk.0.attn_norm.weight", Bytes: 10},
 		{Name: "blk.0.ffn_up.weight", Kind: f16, Bytes: 50},
 	}
-	packed := settings{context: 256, slots: 1, streams: 1, mapped: true, packs: func(kind uint32) bool { return kind == q8_0 || kind == q4_K }}
+	packed := settings{context: 256, slots: 1, streams: 1, mapped: true, packs: func(kind uint32) bool { return kind == q80 || kind == q4K }}
 	need := func(s settings) (hard, soft int64) {
 		n, err := s.need(headerOf(t, f))
 		if err != nil {

@@ -53,7 +53,7 @@ func parseFit(out string) []fitLine {
 // fails. Weights stay: the tool rounds them to MiB.
 func calibrate(ctx context.Context, n Need, m *modeldir.Model, s settings, here Here) Need {
 	tool := filepath.Join(filepath.Dir(here.LlamaServer), "llama-fit-params")
-	if here.LlamaServer == "" || m.Engine == modeldir.EngineWasmEdge {
+	if here.LlamaServer == "" || s.wasm {
 		return n
 	}
 	if _, err := exec.LookPath(tool); err != nil {

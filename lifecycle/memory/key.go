@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 
+	"assistant/lifecycle/engine"
 	"assistant/modeldir"
 )
 
@@ -22,13 +23,14 @@ func Key(m *modeldir.Model) string {
 		Engine                      string
 		Kind                        modeldir.Kind
 		Context, Batch, Concurrency int
+		Wasm, EmbeddingModel        string
 		Args, Command, Devices      []string
 		Env                         map[string]string
 		Layers, MainGPU             *int
 		SplitMode                   string
 		TensorSplit                 []float64
 	}{
-		m.ModelPath, size, modified, m.Engine, m.Kind, m.CtxSize, m.BatchSize, m.Concurrency,
+		m.ModelPath, size, modified, engine.For(m).Name, m.Kind, m.CtxSize, m.BatchSize, m.Concurrency, m.Wasm, m.EmbeddingModelPath,
 		m.Args, m.Command, m.Devices, m.Env, m.NGPULayers, m.MainGPU, m.SplitMode, m.TensorSplit,
 	}
 	b, err := json.Marshal(what) // maps in the order of their keys

@@ -23,6 +23,9 @@ const (
 	// and libraries' pages (build 11669, x86-64, measured; see docs/memory.md).
 	processBytes = 24 * mib
 
+	// wasmBytes is what WasmEdge takes beside that, with libLLVM in it, and our guest; see docs/wasm.md.
+	wasmBytes = 56 * mib
+
 	// tokenBytes is what an entry of the vocabulary takes in the tokenizer's tables. Measured: 6 MiB for 49,152 entries; large
 	// vocabularies have merges as well.
 	tokenBytes = 200
@@ -44,6 +47,9 @@ func (s settings) need(h header) (Need, error) {
 	n := Need{
 		Source: Header, Blocks: make([]Block, layers), Context: s.context, Anonymous: !s.mapped,
 		Process: processBytes + tokenBytes*int64(h.Vocab),
+	}
+	if s.wasm {
+		n.Process += wasmBytes
 	}
 	s.weights(&n, h)
 	for i := range n.Blocks {
@@ -189,7 +195,7 @@ func (s settings) compute(h header) int64 {
 	return int64(bytes)
 }
 
-// others adds the files that are loaded beside the model. A draft model has a context of its own; of a projector only
+// others adds the files that are loaded beside the model. A second model has a context of its own; of a projector only
 // the weights are known, its buffers are not.
 func (s settings) others(n *Need) error {
 	for _, f := range s.beside {
@@ -198,16 +204,16 @@ func (s settings) others(n *Need) error {
 	for _, f := range s.hostBeside {
 		n.Rest.Weights += fileSize(f)
 	}
-	if s.draft == "" {
+	if s.second == "" {
 		return nil
 	}
-	h, err := readHeader(s.draft)
+	h, err := readHeader(s.second)
 	if err != nil {
 		return err
 	}
-	draft, path := s, s.draft
-	draft.draft, draft.beside, draft.hostBeside = "", nil, nil
-	d, err := draft.need(h)
+	second, path := s, s.second
+	second.second, second.beside, second.hostBeside = "", nil, nil
+	d, err := second.need(h)
 	if err != nil {
 		return errors.New(path + ": " + err.Error())
 	}

@@ -8,13 +8,13 @@ import (
 
 // Numbers of ggml's types (ggml.h, enum ggml_type).
 const (
-	q4_0  = 2
-	q4_1  = 3
-	q8_0  = 8
-	q2_K  = 10
-	q4_K  = 12
-	q5_K  = 13
-	q6_K  = 14
+	q40   = 2
+	q41   = 3
+	q80   = 8
+	q2K   = 10
+	q4K   = 12
+	q5K   = 13
+	q6K   = 14
 	iq4NL = 20
 	iq4XS = 23
 )
@@ -25,13 +25,13 @@ const (
 // (ggml_repack_get_optimal_repack_type), both as of ggml 0.27.
 func packs(kind uint32) bool {
 	switch kind {
-	case q4_0, q4_K, iq4NL:
+	case q40, q4K, iq4NL:
 		return cpu.X86.HasAVX2 || runtime.GOARCH == "arm64"
-	case q2_K:
+	case q2K:
 		return cpu.X86.HasAVX512 || cpu.X86.HasAMXInt8
-	case q4_1, iq4XS:
+	case q41, iq4XS:
 		return cpu.X86.HasAMXInt8
-	case q8_0, q5_K, q6_K:
+	case q80, q5K, q6K:
 		return cpu.X86.HasAMXInt8 || runtime.GOARCH == "arm64"
 	default:
 		return false

@@ -29,6 +29,7 @@ func str(s string) []byte {
 	return append(binary.LittleEndian.AppendUint64(nil, uint64(len(s))), s...)
 }
 
+// Add writes one more pair: a string, an int, a bool, or a slice of them.
 func (f *File) Add(key string, v any) *File {
 	b := str(key)
 	le := binary.LittleEndian
@@ -36,13 +37,13 @@ func (f *File) Add(key string, v any) *File {
 	case string:
 		b = append(le.AppendUint32(b, typeString), str(v)...)
 	case int:
-		b = le.AppendUint32(le.AppendUint32(b, typeU32), uint32(v))
+		b = le.AppendUint32(le.AppendUint32(b, typeU32), uint32(v)) //nolint:gosec // tests know
 	case bool:
 		b = append(le.AppendUint32(b, typeBool), map[bool]byte{true: 1}[v])
 	case []int:
 		b = le.AppendUint64(le.AppendUint32(le.AppendUint32(b, typeArray), typeI32), uint64(len(v)))
 		for _, n := range v {
-			b = le.AppendUint32(b, uint32(n))
+			b = le.AppendUint32(b, uint32(n)) //nolint:gosec // tests know
 		}
 	case []string:
 		b = le.AppendUint64(le.AppendUint32(le.AppendUint32(b, typeArray), typeString), uint64(len(v)))
@@ -56,6 +57,7 @@ func (f *File) Add(key string, v any) *File {
 	return f
 }
 
+// Tensor writes one more tensor.
 func (f *File) Tensor(name string, bytes int64) *File {
 	f.Tensors = append(f.Tensors, gguf.Tensor{Name: name, Bytes: bytes})
 	return f
@@ -72,7 +74,7 @@ func (f *File) Bytes() ([]byte, int64) {
 	var offset int64
 	for _, t := range f.Tensors {
 		b = append(b, str(t.Name)...)
-		b = le.AppendUint64(le.AppendUint32(b, 1), uint64(t.Bytes/2))
+		b = le.AppendUint64(le.AppendUint32(b, 1), uint64(t.Bytes/2)) //nolint:gosec // tests know
 		b = le.AppendUint64(le.AppendUint32(b, t.Kind), uint64(offset))
 		offset += t.Bytes
 	}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"assistant/internal/realtest"
+)
+
+// wasmModel is the file of a model for the guest in the real WasmEdge, with our plug-in.
+func wasmModel(t *testing.T, name, file, more string) string {
+	t.Helper()
+	return fmt.Sprintf("name = %q\nengine = \"wasmedge\"\nwasm = \"guest\"\nmodel_path = %q\nctx_size = 2048\nthreads = 1\n"+
+		"env = { WASMEDGE_DIR = %q, WASMEDGE_PLUGIN_PATH = %q }\n%s\n",
+		name, filepath.Join(realtest.Need(t, "ASSISTANT_TEST_MODELS"), file),
+		filepath.Dir(realtest.Need(t, "ASSISTANT_TEST_WASMEDGE")), filepath.Dir(realtest.Need(t, "ASSISTANT_TEST_WASI_NN")), more)
+}
+
+const (
+	smollm2File = "smollm2-135m-instruct.gguf"
+	minilmFile  = "all-minilm-l6-v2.gguf"
+	tinyFile    = "tiny.gguf"
+)
+
+// TestGuestInWasmEdgeByOpenAIPython: the whole way, from the official client over HTTPS to our guest in the real WasmEdge with
+// the real model, and back.
+func TestGuestInWasmEdgeByOpenAIPython(t *testing.T) {
+	embedding := fmt.Sprintf("embedding_model_path = %q\n", filepath.Join(realtest.Need(t, "ASSISTANT_TEST_MODELS"), minilmFile))
+	s := startServer(t, map[string]string{
+		"smollm2.toml": wasmModel(t, "smollm2", smollm2File, "concurrency = 2\n"+embedding),
+		"one.toml":     wasmModel(t, "one", smollm2File, ""),
+		"tiny.toml":    wasmModel(t, "tiny", tinyFile, ""),
+		"minilm.toml":  wasmModel(t, "minilm", minilmFile, `kind = "embedding"`),
+		"caller.toml":  wasmModel(t, "caller", smollm2File, `prompt_template = "chatml-tool"`),
+	})
+	var got struct {
+		Checks          int
+		Failed          []string
+		Apart, Together float64
+		AfterLeaving    float64 `json:"after_leaving"`
+	}
+	s.python("guest.py", &got)
+	if got.Checks < 37 || len(got.Failed) > 0 {
+		t.Errorf("%d checks, of which failed:\n%s", got.Checks, strings.Join(got.Failed, "\n"))
+	}
+	t.Logf("two answers: apart %.2f s, together %.2f s; after three that left the next had its answer in %.2f s", got.Apart, got.Together, got.AfterLeaving)
+	in := s.the("smollm2")
+	if in.Phases.Ready <= 0 || !strings.HasPrefix(in.Address, "unix/") {
+		t.Errorf("instance %+v", in)
+	}
+	if log := s.log(); strings.Contains(log, "capital of France") || strings.Contains(log, "lighthouse") {
+		t.Error("a prompt is in the log")
+	}
+}
+
+func TestGuestInWasmEdgeKilledMidStream(t *testing.T) {
+	s := startServer(t, map[string]string{"tiny.toml": wasmModel(t, "tiny", smollm2File, "")})
+	cmd := s.pythonCommand("crash.py")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	if line, err := lines.ReadString('\n'); err != nil || line != "begun\n" {
+		t.Fatalf("the client printed %q, %v", line, err)
+	}
+	if err := syscall.Kill(s.the("tiny").PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	rest, _ := io.ReadAll(lines)
+	var got struct{ Ended, Code string }
+	s.decode("crash.py", rest, cmd.Wait(), &got)
+	if got.Ended != "error" || got.Code != "engine_crashed" {
+		t.Errorf("the client saw %+v, want the error engine_crashed", got)
+	}
+	if status, text, err := s.ask("tiny", 5); err != nil || status != http.StatusOK {
+		t.Errorf("the next request: %d, %v\n%s", status, err, text)
+	}
+}

@@ -1,0 +1,36 @@
+#!/bin/sh
+# build-guest.sh [--check]: builds our guest for WasmEdge, engines/assistant-guest, and puts it
+# beside its source, from where it is embedded in the server. It is in git, so that nobody
+# needs Rust to build the server; --check builds it elsewhere and fails if the bytes differ.
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+has cargo || fail "Rust is missing: install it (https://rustup.rs)"
+guest=$root/engines/assistant-guest
+wasm=assistant-guest.wasm
+built=${CARGO_TARGET_DIR:-$cache/guest-target}
+cd "$guest"
+target=wasm32-wasip1
+# Rust's own version and target are those of rust-toolchain.toml, where rustup is.
+sysroot=$(rustc --print sysroot)
+if ! [ -d "$sysroot/lib/rustlib/$target/lib" ]; then
+	has rustup || fail "Rust has no library for $target, and there is no rustup to get it: install Rust by rustup (https://rustup.rs)"
+	rustup target add $target >&2
+fi
+cargo fetch --quiet --locked --target $target >&2 || fail "the crates of engines/assistant-guest/Cargo.lock cannot be had"
+# No path of this machine may be in it. The folder of crates has the registry's address in its name.
+RUSTFLAGS="--remap-path-prefix=$guest=/guest --remap-path-prefix=$sysroot=/rust"
+for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
+	RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=$crates=/crates"
+done
+export RUSTFLAGS
+CARGO_TARGET_DIR="$built" cargo build --quiet --release --frozen --target $target >&2 || fail "the guest could not be built"
+new=$built/$target/release/$wasm
+case ${1-} in
+--check)
+	cmp -s "$new" "$wasm" || fail "engines/assistant-guest/$wasm is not what its source gives: run scripts/build-guest.sh and commit it"
+	say "the guest is what its source gives"
+	;;
+'') cp "$new" "$wasm" ;;
+*) fail "say --check or nothing, not $1" ;;
+esac
