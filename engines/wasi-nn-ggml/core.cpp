@@ -13,6 +13,7 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <numeric>
 
 namespace nn {
 namespace {
@@ -310,11 +311,12 @@ size_t Decoder::keep_common(int32_t slot, const std::vector<llama_token> &tokens
   return common;
 }
 
-Error Decoder::prefill(int32_t slot, const std::vector<llama_token> &tokens, int32_t &logits) {
+Error Decoder::prefill(int32_t slot, const std::vector<llama_token> &tokens, size_t &at, uint32_t most, int32_t &logits) {
   std::vector<llama_token> &cached = slots[static_cast<size_t>(slot)].cached;
-  const size_t most = llama_n_batch(context.get());
-  for (size_t at = keep_common(slot, tokens); at < tokens.size();) {
-    const size_t end = std::min(tokens.size(), at + most);
+  const size_t in_batch = llama_n_batch(context.get());
+  const size_t stop = most == 0 ? tokens.size() : std::min(tokens.size(), at + most);
+  while (at < stop) {
+    const size_t end = std::min(stop, at + in_batch);
     batch.n_tokens = 0;
     for (size_t i = at; i < end; i++) {
       add(tokens[i], static_cast<llama_pos>(i), slot, i + 1 == tokens.size());
@@ -329,7 +331,7 @@ Error Decoder::prefill(int32_t slot, const std::vector<llama_token> &tokens, int
     at = end;
   }
   logits = batch.n_tokens - 1;
-  return Error::none;
+  return at < tokens.size() ? Error::busy : Error::none;
 }
 
 Error Decoder::step() {
@@ -627,7 +629,7 @@ bool Context::make_sampler() {
   return true;
 }
 
-// begin puts the prompt into the cache and samples the first token.
+// begin gets everything ready to compute the prompt.
 Error Context::begin() {
   if (decoder == nullptr) { // an earlier change of options failed
     const Error error = reshape(options);
@@ -658,13 +660,22 @@ Error Context::begin() {
   if (!make_sampler()) {
     return Error::invalid_argument;
   }
+  filling = prompt; // a prompt that is set in the meantime is for the next answer
+  filled = decoder->keep_common(slot, filling);
+  state = State::filling;
+  finish_reason = "";
+  return Error::none;
+}
+
+// fill computes the prompt, or the next part of it, and then samples the first token.
+Error Context::fill() {
   int32_t logits = 0;
-  const Error error = decoder->prefill(slot, prompt, logits);
+  const Error error = decoder->prefill(slot, filling, filled, options.prefill, logits);
   if (error != Error::none) {
+    state = error == Error::busy ? State::filling : State::idle;
     return error;
   }
   state = State::generating;
-  finish_reason = "";
   if (predict == 0) {
     end(Error::end_of_sequence, "length");
   } else {
@@ -683,6 +694,41 @@ void Context::sample(int32_t logits) {
   }
   ready = true;
   given = false;
+  if (options.logprobs >= 0) {
+    next_probability = probability(llama_get_logits_ith(decoder->llama(), logits));
+  }
+}
+
+// probability tells how likely the token was that was sampled, and which ones would have been as likely, before any sampler had a say:
+// one entry of "logprobs" in OpenAI's API.
+std::string Context::probability(const float *logits) const {
+  const auto n = static_cast<size_t>(llama_vocab_n_tokens(graph->vocab()));
+  const double most = *std::max_element(logits, logits + n);
+  double sum = 0;
+  for (size_t i = 0; i < n; i++) {
+    sum += std::exp(static_cast<double>(logits[i]) - most);
+  }
+  const auto entry = [&](llama_token of) {
+    const std::string piece = piece_of(graph->vocab(), of);
+    std::string json = "\"token\":" + quoted(piece) + ",\"logprob\":";
+    char number[32];
+    std::snprintf(number, sizeof number, "%.6g", static_cast<double>(logits[of]) - most - std::log(sum));
+    json += number;
+    json += ",\"bytes\":[";
+    for (const char byte : piece) {
+      json += (json.back() == '[' ? "" : ",") + std::to_string(static_cast<unsigned char>(byte));
+    }
+    return json + ']';
+  };
+  std::vector<llama_token> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  const auto wanted = order.begin() + std::min<long>(options.logprobs, static_cast<long>(n));
+  std::partial_sort(order.begin(), wanted, order.end(), [&](llama_token a, llama_token b) { return logits[a] > logits[b]; });
+  std::string json = '{' + entry(token) + ",\"top_logprobs\":[";
+  for (auto other = order.begin(); other != wanted; other++) {
+    json += (other == order.begin() ? "{" : ",{") + entry(*other) + '}';
+  }
+  return json + "]}";
 }
 
 void Context::end(Error how, const char *why) {
@@ -703,8 +749,15 @@ void Context::show(std::string piece) {
 
 Error Context::compute_single() {
   last.clear();
+  last_probability.clear();
   if (state == State::idle) {
     const Error error = begin();
+    if (error != Error::none) {
+      return error;
+    }
+  }
+  if (state == State::filling) {
+    const Error error = fill();
     if (error != Error::none) {
       return error;
     }
@@ -722,6 +775,7 @@ Error Context::compute_single() {
   } else {
     given = true;
     generated++;
+    last_probability = std::move(next_probability);
     piece = text.push(piece_of(graph->vocab(), token));
     if (text.stopped()) {
       end(Error::end_of_sequence, "stop");
@@ -743,14 +797,14 @@ Error Context::compute() {
   }
   fini_single();
   Error error = Error::none;
-  while (error == Error::none) {
+  while (error == Error::none || error == Error::busy) {
     error = compute_single();
   }
   return error == Error::end_of_sequence ? Error::none : error;
 }
 
 Error Context::fini_single() {
-  if (state == State::generating) {
+  if (state == State::filling || state == State::generating) {
     finish_reason = "cancelled";
   }
   state = State::idle;
@@ -804,10 +858,10 @@ Error Context::output(uint32_t index, std::string &into) const {
 }
 
 Error Context::output_single(uint32_t index, std::string &into) const {
-  if (index > 1) {
+  if (index > 2) {
     return Error::invalid_argument;
   }
-  into = index == 0 ? last : describe();
+  into = index == 0 ? last : index == 1 ? describe() : last_probability.empty() ? "null" : last_probability;
   return Error::none;
 }
 

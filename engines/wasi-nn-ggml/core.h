@@ -72,8 +72,12 @@ public:
   void release(int32_t slot);
   bool unused() const;
 
-  // prefill makes the slot's cache hold tokens, and gives where the logits after the last are.
-  Error prefill(int32_t slot, const std::vector<llama_token> &tokens, int32_t &logits);
+  // keep_common removes from the slot's cache what differs from tokens, and returns how many stay.
+  size_t keep_common(int32_t slot, const std::vector<llama_token> &tokens);
+
+  // prefill puts tokens from the at-th on into the slot's cache, most of them at once (0: all), and gives where the logits
+  // after the last are. It says busy when there are more to come.
+  Error prefill(int32_t slot, const std::vector<llama_token> &tokens, size_t &at, uint32_t most, int32_t &logits);
 
   // step computes the next token of every context that waits for one.
   Error step();
@@ -94,7 +98,6 @@ private:
   };
 
   Decoder(LlamaContext opened, const Shape &shape, int32_t window_of_attention);
-  size_t keep_common(int32_t slot, const std::vector<llama_token> &tokens);
   void add(llama_token token, llama_pos position, int32_t slot, bool logits);
   Error decode();
 
@@ -146,27 +149,30 @@ public:
   // compute makes the whole answer, or the embedding, of the prompt.
   Error compute();
   // compute_single makes one more token, whose text may be empty. After the last it gives
-  // why there are no more: end_of_sequence, context_full.
+  // why there are no more: end_of_sequence, context_full. It gives busy where the prompt is
+  // computed in parts and there are more.
   Error compute_single();
   // fini_single ends a generation, wherever it is. The next begins with the prompt again.
   Error fini_single();
 
   // output gives what was made so far (index 0) or what is known of it (index 1).
   Error output(uint32_t index, std::string &into) const;
-  // output_single gives the last token's text instead of all.
+  // output_single gives the last token's text instead of all, and (index 2) its probability.
   Error output_single(uint32_t index, std::string &into) const;
 
 private:
   friend class Decoder;
-  enum class State { idle, generating, ended };
+  enum class State { idle, filling, generating, ended };
 
   Context(std::shared_ptr<Graph> owner) : graph(std::move(owner)), options(graph->options) {}
   Error reshape(const Options &changed);
   void leave();
   Error set_prompt(std::string_view text);
   Error begin();
+  Error fill();
   bool make_sampler();
   void sample(int32_t logits);
+  std::string probability(const float *logits) const;
   void show(std::string piece);
   void end(Error how, const char *why);
   Error embed();
@@ -183,6 +189,9 @@ private:
   std::vector<llama_token> prompt;
   bool has_prompt = false;
 
+  std::vector<llama_token> filling; // the prompt that is being computed
+  size_t filled = 0;                // how much of it is in the cache
+
   State state = State::idle;
   Error ending = Error::none; // what compute_single says once state is ended
   const char *finish_reason = "";
@@ -194,6 +203,7 @@ private:
   bool given = false;                   // it was, and is not in the cache yet
   uint64_t generated = 0;
   std::string answer, last;
+  std::string next_probability, last_probability; // JSON; of the token that was sampled, and of the last given out
 };
 
 } // namespace nn

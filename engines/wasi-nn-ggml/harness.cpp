@@ -315,6 +315,74 @@ void together() {
   EQUAL(output(*contexts[1]), alone[1]);
 }
 
+// A prompt that is computed in parts holds up nobody, and gives the answer of one that is not.
+void parts() {
+  std::shared_ptr<Graph> graph;
+  EQUAL(Graph::load(chat, R"({"ctx-size":512,"threads":1,"temp":0,"parallel":2,"n-predict":20})", false, graph), Error::none);
+  std::string lines;
+  for (int i = 0; i < 20; i++) {
+    lines += "Another ship is at sea. ";
+  }
+  const std::string question = "<|im_start|>user\n" + lines + "What is the capital of France?<|im_end|>\n<|im_start|>assistant\n";
+  std::unique_ptr<Context> context, other;
+  EQUAL(Context::open(graph, context), Error::none);
+  EQUAL(Context::open(graph, other), Error::none);
+  EQUAL(context->set_input(0, question), Error::none);
+  EQUAL(context->compute(), Error::none);
+  const std::string whole = output(*context);
+  EQUAL(context->set_input(0, "x"), Error::none); // the cache forgets
+  EQUAL(context->compute(), Error::none);
+
+  EQUAL(context->set_input(1, R"({"prefill":32})"), Error::none);
+  EQUAL(context->set_input(0, question), Error::none);
+  EQUAL(other->set_input(0, paris), Error::none);
+  int busy = 0;
+  std::string nothing;
+  while (context->compute_single() == Error::busy) {
+    EQUAL(context->output_single(0, nothing), Error::none);
+    EQUAL(nothing, std::string());
+    EQUAL(other->compute_single(), Error::none);
+    busy++;
+    if (busy == 2) { // for the next answer
+      EQUAL(context->set_input(0, paris), Error::none);
+    }
+  }
+  CHECK(busy >= 3);
+  while (context->compute_single() == Error::none) {
+  }
+  EQUAL(output(*context), whole);
+  context->fini_single();
+  EQUAL(context->compute(), Error::none);
+  CHECK(has(output(*context), "Paris"));
+
+  EQUAL(context->set_input(0, question), Error::none);
+  EQUAL(context->compute_single(), Error::busy);
+  EQUAL(context->fini_single(), Error::none); // in the middle of the prompt
+  CHECK(has(output(*context, 1), "cancelled"));
+  EQUAL(context->compute(), Error::none);
+  EQUAL(output(*context), whole);
+}
+
+void probabilities() {
+  auto context = open(chat, R"({"ctx-size":512,"threads":1,"temp":0,"n-predict":4,"logprobs":2})");
+  EQUAL(context->set_input(0, paris), Error::none);
+  std::string json;
+  EQUAL(context->output_single(2, json), Error::none);
+  EQUAL(json, std::string("null"));
+  EQUAL(context->compute_single(), Error::none);
+  EQUAL(context->output_single(2, json), Error::none);
+  // Greedy: the token is the likeliest.
+  CHECK(has(json, R"({"token":"The","logprob":-)"));
+  CHECK(has(json, R"("bytes":[84,104,101],"top_logprobs":[{"token":"The","logprob":-)"));
+  CHECK(json.find("token\":", json.find("top_logprobs") + 30) != std::string::npos);
+  EQUAL(context->output_single(3, json), Error::invalid_argument);
+  EQUAL(context->set_input(1, R"({"logprobs":-1})"), Error::none);
+  EQUAL(context->compute_single(), Error::none); // sampled before that
+  EQUAL(context->compute_single(), Error::none);
+  EQUAL(context->output_single(2, json), Error::none);
+  EQUAL(json, std::string("null"));
+}
+
 std::vector<float> vector(const std::string &json) {
   std::vector<float> values;
   const char *at = json.c_str() + json.find('[');
@@ -411,6 +479,7 @@ int main(int argc, char **argv) {
   chat = argv[1], embedding = argv[2], counting = argv[3];
   const std::pair<const char *, void (*)()> tests[] = {{"options", options},   {"text", text},         {"counts", counts},         {"limits", limits},
                                                        {"cycles", cycles},     {"answers", answers},   {"grammar", grammar},       {"together", together},
+                                                       {"parts", parts},       {"probabilities", probabilities},
                                                        {"embeddings", embeddings}};
   for (const auto &[name, run] : tests) {
     test = name;

@@ -150,6 +150,8 @@ std::string parse(std::string_view text, Options &options) {
   reader.take("ubatch-size", read.ubatch, 1, most_tokens);
   reader.take("threads", read.threads, 1, 4096);
   reader.take("parallel", read.parallel, 1, 64);
+  reader.take("prefill", read.prefill, 0, most_tokens);
+  reader.take("logprobs", read.logprobs, -1, 100);
   reader.take("n-predict", read.predict, -2, most_int);
   reader.take("temp", read.temperature, 0, 100);
   reader.take("top-p", read.top_p, 0, 1);
@@ -178,5 +180,7 @@ std::string parse(std::string_view text, Options &options) {
   }
   return reader.error;
 }
+
+std::string quoted(std::string_view text) { return json(text).dump(-1, ' ', false, json::error_handler_t::replace); }
 
 } // namespace nn

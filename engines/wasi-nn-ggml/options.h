@@ -27,6 +27,7 @@ struct Options {
   uint32_t batch = 2048;
   uint32_t ubatch = 512;
   uint32_t threads = 2;
+  uint32_t prefill = 0;  // ours: tokens of a prompt that are computed in one call; 0: all
   uint32_t parallel = 1; // ours: execution contexts whose tokens are computed together
 
   // Of one generation.
@@ -39,6 +40,7 @@ struct Options {
   float presence_penalty = 0.0F;
   float frequency_penalty = 0.0F;
   int32_t penalty_last = 64;
+  int32_t logprobs = -1;      // ours: how many other tokens to tell beside each; negative: nothing is told
   uint32_t seed = 0xFFFFFFFF; // a different one each time
   std::string grammar;
   std::vector<std::string> stop; // reverse-prompt is one more
@@ -48,5 +50,8 @@ struct Options {
 // parse changes the options that json names. It returns why it could not, naming the
 // option, or nothing; then no option was changed.
 std::string parse(std::string_view json, Options &options);
+
+// quoted makes a JSON string of text, whatever bytes are in it.
+std::string quoted(std::string_view text);
 
 } // namespace nn
