@@ -241,15 +241,23 @@ func TestLoading(t *testing.T) {
 		{"tcp", "timeout"},
 		{"refuse", "refused"},
 	}
-	for _, tt := range tests {
+	// All ports are chosen before any is given back: chosen one by one, two of the engines had the same once.
+	ports, held := make([]string, len(tests)), make([]net.Listener, len(tests))
+	for i := range tests {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
+		held[i] = l
+	}
+	for _, l := range held {
+		l.Close()
+	}
+	for i, tt := range tests {
 		t.Run(tt.ready, func(t *testing.T) {
 			t.Parallel()
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, port, _ := net.SplitHostPort(l.Addr().String())
-			l.Close()
+			port := ports[i]
 			log := filepath.Join(t.TempDir(), "events")
 			argv := Command("--port", port, "--start-delay", "700ms", "--ready", tt.ready, "--events", log)
 			cmd := exec.Command(argv[0], argv[1:]...)
