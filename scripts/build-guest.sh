@@ -1,7 +1,8 @@
 #!/bin/sh
-# build-guest.sh [--check]: builds our guest for WasmEdge, engines/assistant-guest, and puts it
-# beside its source, from where it is embedded in the server. It is in git, so that nobody
-# needs Rust to build the server; --check builds it elsewhere and fails if the bytes differ.
+# build-guest.sh [--check|--test]: builds our guest for WasmEdge, engines/assistant-guest, and puts
+# it beside its source, from where it is embedded in the server. It is in git, so that nobody
+# needs Rust to build the server; --check fails if what is built differs from it, --test runs
+# the guest's own tests.
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
@@ -9,7 +10,11 @@ has cargo || fail "Rust is missing: install it (https://rustup.rs)"
 guest=$root/engines/assistant-guest
 wasm=assistant-guest.wasm
 built=${CARGO_TARGET_DIR:-$cache/guest-target}
+lock guest
 cd "$guest"
+if [ "${1-}" = --test ]; then
+	CARGO_TARGET_DIR=$built exec cargo test --quiet --locked >&2
+fi
 target=wasm32-wasip1
 # Rust's own version and target are those of rust-toolchain.toml, where rustup is.
 sysroot=$(rustc --print sysroot)
@@ -32,5 +37,5 @@ case ${1-} in
 	say "the guest is what its source gives"
 	;;
 '') cp "$new" "$wasm" ;;
-*) fail "say --check or nothing, not $1" ;;
+*) fail "say --check, --test or nothing, not $1" ;;
 esac

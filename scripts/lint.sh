@@ -27,6 +27,12 @@ portable() {
 	go list -f '{{$caddy := false}}{{range .Deps}}{{if eq . "github.com/caddyserver/caddy/v2"}}{{$caddy = true}}{{end}}{{end}}{{if not $caddy}}{{.ImportPath}}{{end}}' ./...
 }
 
+# guest COMMAND… runs cargo on our guest for WasmEdge.
+guest() (
+	has cargo || fail "Rust is missing: install it (https://rustup.rs)"
+	cd engines/assistant-guest && CARGO_TARGET_DIR="$cache/guest-target" cargo "$@"
+)
+
 scripts/build.sh
 step "go.mod is tidy" go mod tidy -diff
 step "golangci-lint is built" tool golangci-lint
@@ -36,6 +42,8 @@ for os in darwin windows; do
 	# shellcheck disable=SC2086 # a list of words
 	step "vet for $os" env GOOS=$os go vet $packages
 done
+step "the guest is formatted" guest fmt --check
+step "the guest's clippy" guest clippy --quiet --locked --target wasm32-wasip1 -- -D warnings
 step "Caddyfile is formatted" ./caddy fmt --diff Caddyfile
 step "Caddyfile is valid" env ASSISTANT_MODELS="$root/.run/lint/models" ASSISTANT_STATE="$root/.run/lint/state" ./caddy validate --config Caddyfile
 [ -z "$failed" ] || fail "failed: ${failed#, }"

@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 
 has go || fail "Go is missing: install Go 1.26 or newer (https://go.dev/dl)"
 has "${CC:-gcc}" || fail "the race detector needs a C compiler: install one (apt-get install gcc libc6-dev)"
+has cargo || fail "the guest for WasmEdge is tested from its source, in Rust: install Rust (https://rustup.rs)"
 
 # shellcheck disable=SC2016 # the shell of progress.py expands it
 scripts/progress.py --beside engine=scripts/get-engine.sh models=scripts/get-models.sh clients=scripts/get-python.sh \

@@ -41,6 +41,7 @@ var llamaServer = Kind{
 		argv = appendInt(argv, "-c", m.CtxSize)
 		argv = appendInt(argv, "-b", m.BatchSize)
 		argv = appendInt(argv, "-np", m.Concurrency)
+		argv = appendInt(argv, "-t", m.Threads)
 		env, devices := environmentAt(m, at)
 		if at.Offload != nil {
 			argv = append(argv, at.Offload.arguments(m, path, devices)...)

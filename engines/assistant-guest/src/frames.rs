@@ -64,13 +64,7 @@ mod tests {
                 got.push(frame);
             }
         }
-        assert_eq!(
-            got,
-            [
-                Frame { kind: REQUEST, stream: 7, payload: b"/v1/x\n{}".to_vec() },
-                Frame { kind: CANCEL, stream: 7, payload: vec![] }
-            ]
-        );
+        assert_eq!(got, [Frame { kind: REQUEST, stream: 7, payload: b"/v1/x\n{}".to_vec() }, Frame { kind: CANCEL, stream: 7, payload: vec![] }]);
         assert!(input.is_empty());
     }
 

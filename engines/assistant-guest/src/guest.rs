@@ -87,16 +87,8 @@ impl Guest {
     /// Loads the models. The error says why not, for a person.
     pub fn new(configuration: &[u8]) -> Result<Self, String> {
         let configuration: Configuration = serde_json::from_slice(configuration).map_err(|e| format!("the configuration cannot be read: {e}"))?;
-        let mut guest = Guest {
-            template: None,
-            settings: Map::new(),
-            slots: vec![],
-            window: 0,
-            extended: false,
-            embedding: None,
-            waiting: VecDeque::new(),
-            turn: 0,
-        };
+        let mut guest =
+            Guest { template: None, settings: Map::new(), slots: vec![], window: 0, extended: false, embedding: None, waiting: VecDeque::new(), turn: 0 };
         if let Some(model) = &configuration.chat {
             guest.load_chat(model, configuration.threads)?;
         }
@@ -113,7 +105,10 @@ impl Guest {
 
     fn load_chat(&mut self, model: &Model, threads: u64) -> Result<(), String> {
         if !model.template.is_empty() {
-            self.template = Some(Template::new(&model.template, &model.bos, &model.eos).map_err(|why| format!("the chat template cannot be read: {why}: set prompt_template"))?);
+            self.template = Some(
+                Template::new(&model.template, &model.bos, &model.eos)
+                    .map_err(|why| format!("the chat template cannot be read: {why}: set prompt_template"))?,
+            );
         }
         self.settings = model.settings(threads);
         self.settings.insert("parallel".into(), json!(model.parallel));
@@ -233,12 +228,15 @@ fn embed(context: &mut Context, i: usize, input: &str) -> Result<(Vec<f32>, u64)
         embedding: Vec<f32>,
     }
     let failed = |errno| match errno {
-        PROMPT_TOO_LONG => Error { code: Some("context_length_exceeded"), ..Error::bad("input", format!("input {i} is longer than the model's context: cut it into parts")) },
+        PROMPT_TOO_LONG => {
+            Error { code: Some("context_length_exceeded"), ..Error::bad("input", format!("input {i} is longer than the model's context: cut it into parts")) }
+        }
         _ => Error::engine(format!("the WASI-NN plug-in failed (error {errno})")),
     };
     context.set_prompt(input).map_err(failed)?;
     let known: Value = context.known().ok().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
     context.compute().map_err(failed)?;
-    let output: Output = serde_json::from_slice(context.output().map_err(failed)?).map_err(|e| Error::engine(format!("the WASI-NN plug-in gave no vector: {e}")))?;
+    let output: Output =
+        serde_json::from_slice(context.output().map_err(failed)?).map_err(|e| Error::engine(format!("the WASI-NN plug-in gave no vector: {e}")))?;
     Ok((output.embedding, known["input_tokens"].as_u64().unwrap_or(0)))
 }

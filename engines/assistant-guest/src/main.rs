@@ -1,6 +1,8 @@
 //! A guest for WasmEdge that answers OpenAI's API with models of WASI-NN. It speaks with the router by frames over stdin
 //! and stdout; it has no files, no network and no environment. See docs/wasm.md.
 
+#![cfg_attr(not(target_family = "wasm"), allow(dead_code))] // what only the guest uses, which is built for WasmEdge only
+
 mod error;
 mod frames;
 #[cfg(target_family = "wasm")]

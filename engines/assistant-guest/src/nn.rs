@@ -68,13 +68,7 @@ type Output = unsafe extern "C" fn(u32, u32, *mut u8, usize, *mut usize) -> u32;
 impl Context {
     fn set(&mut self, index: u32, data: &[u8]) -> Result<(), u32> {
         let dimensions = [1u32];
-        let tensor = host::Tensor {
-            dimensions: dimensions.as_ptr(),
-            dimensions_len: 1,
-            kind: U8,
-            data: data.as_ptr(),
-            data_len: data.len(),
-        };
+        let tensor = host::Tensor { dimensions: dimensions.as_ptr(), dimensions_len: 1, kind: U8, data: data.as_ptr(), data_len: data.len() };
         done(unsafe { host::set_input(self.handle, index, &tensor) })
     }
 

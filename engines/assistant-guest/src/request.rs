@@ -14,11 +14,11 @@ pub struct Request {
     pub prompt: String,
     pub chat: bool, // else a text completion
     pub stream: bool,
-    pub usage: bool, // token counts in a stream
+    pub usage: bool,       // token counts in a stream
     pub most: Option<u64>, // tokens of the answer
     pub stops: Vec<String>,
     pub tools: Option<Form>,
-    pub logprobs: Option<u64>, // how many other tokens to tell beside each
+    pub logprobs: Option<u64>,       // how many other tokens to tell beside each
     pub options: Map<String, Value>, // of the plug-in, for this generation
 }
 
@@ -51,14 +51,22 @@ impl Reader {
     fn number(&self, name: &str, least: f64, most: f64) -> Result<Option<f64>, Error> {
         match self.get(name) {
             None => Ok(None),
-            Some(v) => v.as_f64().filter(|n| (least..=most).contains(n)).map(Some).ok_or_else(|| Error::bad(name, format!("{name} must be a number from {least} to {most}"))),
+            Some(v) => v
+                .as_f64()
+                .filter(|n| (least..=most).contains(n))
+                .map(Some)
+                .ok_or_else(|| Error::bad(name, format!("{name} must be a number from {least} to {most}"))),
         }
     }
 
     fn whole(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Error> {
         match self.get(name) {
             None => Ok(None),
-            Some(v) => v.as_u64().filter(|n| (least..=most).contains(n)).map(Some).ok_or_else(|| Error::bad(name, format!("{name} must be a whole number from {least} to {most}"))),
+            Some(v) => v
+                .as_u64()
+                .filter(|n| (least..=most).contains(n))
+                .map(Some)
+                .ok_or_else(|| Error::bad(name, format!("{name} must be a whole number from {least} to {most}"))),
         }
     }
 
@@ -255,7 +263,8 @@ pub fn chat(body: &[u8], able: &Able) -> Result<Request, Error> {
         return Err(Error::bad("messages", "this model has no chat template: ask /v1/completions, or set prompt_template in its file"));
     };
     let tools = tools(&reader, template)?;
-    let prompt = template.render(&messages, &tools).map_err(|why| Error::bad("messages", format!("the model's chat template refuses these messages: {why}")))?;
+    let prompt =
+        template.render(&messages, &tools).map_err(|why| Error::bad("messages", format!("the model's chat template refuses these messages: {why}")))?;
     let mut request = reader.request(true, prompt)?;
     if !tools.is_empty() {
         let form = Form::of(&template.source);
@@ -314,7 +323,9 @@ fn part(at: &str, part: &Value) -> Result<String, Error> {
     match (part.get("type").and_then(Value::as_str), part.get("text").and_then(Value::as_str)) {
         (Some("text" | "input_text" | "output_text"), Some(text)) => Ok(text.into()),
         (Some("refusal"), _) => Ok(part.get("refusal").and_then(Value::as_str).unwrap_or("").into()),
-        (Some(kind @ ("image_url" | "input_audio" | "file")), _) => Err(Error::unsupported(at, format!("parts of type {kind} are not supported: this model reads text"))),
+        (Some(kind @ ("image_url" | "input_audio" | "file")), _) => {
+            Err(Error::unsupported(at, format!("parts of type {kind} are not supported: this model reads text")))
+        }
         _ => Err(Error::bad(at, "a part of content must have a type such as text, and a text")),
     }
 }
@@ -407,7 +418,9 @@ pub fn embeddings(body: &[u8]) -> Result<Embeddings, Error> {
         Some(Value::Array(list)) if list.iter().any(|v| v.is_number() || v.is_array()) => {
             return Err(Error::unsupported("input", "inputs in tokens are not supported: send text (LangChain: check_embedding_ctx_length=False)"));
         }
-        Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => list.iter().filter_map(Value::as_str).map(str::to_string).collect(),
+        Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => {
+            list.iter().filter_map(Value::as_str).map(str::to_string).collect()
+        }
         _ => return Err(Error::bad("input", "input must be a string, or an array of strings")),
     };
     if let Some(i) = inputs.iter().position(String::is_empty) {
@@ -502,7 +515,8 @@ mod tests {
     #[test]
     fn tools_and_their_history() {
         let tool = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}});
-        let body = json!({"tools": [tool], "messages": [{"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]}]});
+        let body =
+            json!({"tools": [tool], "messages": [{"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]}]});
         let r = ask(WITH_TOOLS, true, body).unwrap();
         assert_eq!(r.tools, Some(Form::Marked));
         assert!(r.prompt.contains("\"arguments\": {\"x\": 1}"), "{}", r.prompt);
@@ -520,7 +534,12 @@ mod tests {
         let able = Able { template: None, extended: true };
         let ask = |body: Value| completion(body.to_string().as_bytes(), &able);
         assert_eq!(ask(json!({"prompt": ["Hi"], "logprobs": 3})).unwrap().logprobs, Some(3));
-        for (body, param) in [(json!({}), "prompt"), (json!({"prompt": [1, 2]}), "prompt"), (json!({"prompt": ["a", "b"]}), "prompt"), (json!({"prompt": "a", "echo": true}), "echo")] {
+        for (body, param) in [
+            (json!({}), "prompt"),
+            (json!({"prompt": [1, 2]}), "prompt"),
+            (json!({"prompt": ["a", "b"]}), "prompt"),
+            (json!({"prompt": "a", "echo": true}), "echo"),
+        ] {
             assert_eq!(ask(body).err().unwrap().param.as_deref(), Some(param));
         }
         assert_eq!(chat(br#"{"messages":[{"role":"user","content":"x"}]}"#, &able).err().unwrap().param.as_deref(), Some("messages"));

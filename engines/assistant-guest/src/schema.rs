@@ -16,8 +16,22 @@ array ::= "[" space (value space ("," space value space)*)? "]"
 "##;
 
 /// What says nothing about which values are valid.
-const NOTES: &[&str] =
-    &["$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "format", "strict", "$defs", "definitions"];
+const NOTES: &[&str] = &[
+    "$schema",
+    "$id",
+    "$comment",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "format",
+    "strict",
+    "$defs",
+    "definitions",
+];
 
 /// The grammar of any JSON object.
 pub fn any_object() -> String {
@@ -68,7 +82,7 @@ fn literal(text: &str) -> String {
 const DEEPEST: usize = 64;
 
 struct Rules<'a> {
-    root: &'a Value, // what references start from
+    root: &'a Value,                      // what references start from
     rules: Vec<(String, Option<String>)>, // reference or number → name is r and its place; None while it is being made
 }
 
@@ -223,7 +237,8 @@ fn pairs(must: &[String], may: &[String]) -> String {
         let optional: String = may.iter().map(|pair| format!(" (\",\" space {pair})?")).collect();
         return must.join(COMMA) + &optional;
     }
-    let firsts: Vec<String> = (0..may.len()).map(|i| may[i].clone() + &may[i + 1..].iter().map(|pair| format!(" (\",\" space {pair})?")).collect::<String>()).collect();
+    let firsts: Vec<String> =
+        (0..may.len()).map(|i| may[i].clone() + &may[i + 1..].iter().map(|pair| format!(" (\",\" space {pair})?")).collect::<String>()).collect();
     format!("({})?", firsts.join(" | "))
 }
 
@@ -276,7 +291,9 @@ mod tests {
     #[test]
     fn objects() {
         assert_eq!(
-            root(json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"], "additionalProperties": false})),
+            root(
+                json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"], "additionalProperties": false})
+            ),
             r#"root ::= space "{" space "\"a\":" space string space ("," space "\"b\":" space integer space)? "}""#
         );
         assert_eq!(
@@ -316,7 +333,13 @@ mod tests {
 
     #[test]
     fn calls() {
-        let g = call_grammar(&[("f".into(), json!({"type": "object", "properties": {"x": {"type": "null"}}, "required": ["x"]}))], "arguments", "<tool_call>\n", "\n</tool_call>").unwrap();
+        let g = call_grammar(
+            &[("f".into(), json!({"type": "object", "properties": {"x": {"type": "null"}}, "required": ["x"]}))],
+            "arguments",
+            "<tool_call>\n",
+            "\n</tool_call>",
+        )
+        .unwrap();
         assert_eq!(
             g.lines().next().unwrap(),
             r#"root ::= "<tool_call>\n" ("{\"name\": \"f\", \"arguments\": " "{" space "\"x\":" space null space "}" "}") "\n</tool_call>""#

@@ -15,7 +15,7 @@ const BUSY: u32 = 4;
 
 pub struct Slot {
     context: Context,
-    seen: String, // the prompt and answer before, whose tokens the cache may still hold
+    seen: String,  // the prompt and answer before, whose tokens the cache may still hold
     pub used: u64, // when it was last given a request
     job: Option<Job>,
 }
@@ -30,9 +30,9 @@ struct Job {
     text: Text,
     begun: bool, // the head was sent
     usage: Usage,
-    answer: String,        // of the model, as far as it was shown or held
-    whole: String,         // the text for a client that wants it whole
-    logs: Vec<Value>,      // of tokens whose text was not shown yet, or of all
+    answer: String,   // of the model, as far as it was shown or held
+    whole: String,    // the text for a client that wants it whole
+    logs: Vec<Value>, // of tokens whose text was not shown yet, or of all
 }
 
 impl Slot {

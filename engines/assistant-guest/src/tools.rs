@@ -130,7 +130,10 @@ mod tests {
 
     #[test]
     fn marked_calls_in_pieces() {
-        let (text, calls) = read(Form::Marked, &["I look.\n", "<tool", "_call>\n{\"name\": \"f\", ", "\"arguments\": {\"x\": 1}}\n</tool_call>\n<tool_call>{\"name\":\"g\"}</tool_call>"]);
+        let (text, calls) = read(
+            Form::Marked,
+            &["I look.\n", "<tool", "_call>\n{\"name\": \"f\", ", "\"arguments\": {\"x\": 1}}\n</tool_call>\n<tool_call>{\"name\":\"g\"}</tool_call>"],
+        );
         assert_eq!(text, "I look.\n");
         assert_eq!(calls, Ok(vec![call("f", "{\"x\":1}"), call("g", "{}")]));
     }
