@@ -9,7 +9,8 @@ has cargo || fail "the guest for WasmEdge is tested from its source, in Rust: in
 
 # shellcheck disable=SC2016 # the shell of progress.py expands it
 scripts/progress.py --beside engine=scripts/get-engine.sh models=scripts/get-models.sh clients=scripts/get-python.sh \
-	wasi-nn='WASMEDGE_DIR=$(scripts/get-wasmedge.sh) && export WASMEDGE_DIR && scripts/build-wasi-nn.sh && scripts/build-wasi-nn.sh harness'
+	wasi-nn='WASMEDGE_DIR=$(scripts/get-wasmedge.sh) && export WASMEDGE_DIR && scripts/build-wasi-nn.sh && scripts/build-wasi-nn.sh harness' \
+	llama-core=scripts/build-llama-core-server.sh
 ASSISTANT_TEST_LLAMA_SERVER=$(scripts/get-engine.sh)
 ASSISTANT_TEST_MODELS=$(scripts/get-models.sh)
 ASSISTANT_TEST_PYTHON=$(scripts/get-python.sh)
@@ -18,7 +19,8 @@ export WASMEDGE_DIR # verified here: the builds need not do it again
 ASSISTANT_TEST_WASMEDGE=$WASMEDGE_DIR/wasmedge
 ASSISTANT_TEST_WASI_NN=$(scripts/build-wasi-nn.sh)
 ASSISTANT_TEST_WASI_NN_HARNESS=$(scripts/build-wasi-nn.sh harness)
-export ASSISTANT_TEST_LLAMA_SERVER ASSISTANT_TEST_MODELS ASSISTANT_TEST_PYTHON
+ASSISTANT_TEST_LLAMA_CORE_SERVER=$(scripts/build-llama-core-server.sh)
+export ASSISTANT_TEST_LLAMA_CORE_SERVER ASSISTANT_TEST_LLAMA_SERVER ASSISTANT_TEST_MODELS ASSISTANT_TEST_PYTHON
 export ASSISTANT_TEST_WASMEDGE ASSISTANT_TEST_WASI_NN ASSISTANT_TEST_WASI_NN_HARNESS
 
 gotestsum=$(tool gotestsum)

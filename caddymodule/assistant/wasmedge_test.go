@@ -86,3 +86,32 @@ func TestGuestInWasmEdgeKilledMidStream(t *testing.T) {
 		t.Errorf("the next request: %d, %v\n%s", status, err, text)
 	}
 }
+
+// TestLlamaCoreInWasmEdgeByOpenAIPython: the crate that llama-api-server is made of, in the real WasmEdge, as an engine of the
+// router's: its dialect is repaired, and the official client notices nothing of it.
+func TestLlamaCoreInWasmEdgeByOpenAIPython(t *testing.T) {
+	wasm := fmt.Sprintf("wasm = %q\n", realtest.Need(t, "ASSISTANT_TEST_LLAMA_CORE_SERVER"))
+	file := func(name, file, more string) string {
+		return strings.Replace(wasmModel(t, name, file, more), "wasm = \"guest\"\n", wasm, 1)
+	}
+	s := startServer(t, map[string]string{
+		"smollm2.toml": file("smollm2", smollm2File, fmt.Sprintf("embedding_model_path = %q\n", filepath.Join(realtest.Need(t, "ASSISTANT_TEST_MODELS"), minilmFile))),
+		"tiny.toml":    file("tiny", tinyFile, `prompt_template = "chatml"`),
+	})
+	var got struct {
+		Checks       int
+		Failed       []string
+		AfterLeaving float64 `json:"after_leaving"`
+	}
+	s.python("core.py", &got)
+	if got.Checks < 17 || len(got.Failed) > 0 {
+		t.Errorf("%d checks, of which failed:\n%s", got.Checks, strings.Join(got.Failed, "\n"))
+	}
+	t.Logf("after two clients that left the next had its answer in %.2f s", got.AfterLeaving)
+	if in := s.the("smollm2"); !strings.HasPrefix(in.Address, "tcp/127.0.0.1:") {
+		t.Errorf("it listens on %s, not on this machine alone", in.Address)
+	}
+	if log := s.log(); strings.Contains(log, "capital of France") || strings.Contains(log, "lighthouse") {
+		t.Error("a prompt is in the log")
+	}
+}
