@@ -2,7 +2,7 @@
 # Downloads are kept in the user's cache directory, under assistant/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-fast lint fmt fuzz bench bench-peers bench-contexts bench-wasm soak clean
+.PHONY: help build run test test-clients test-fast lint fmt fuzz bench bench-peers bench-contexts bench-wasm soak clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -15,6 +15,9 @@ run: ## fetch a real engine and two models, ask them from cold, then serve (ONCE
 
 test: ## all tests with the race detector, on the real engine too
 	@scripts/test.sh -race ./...
+
+test-clients: ## the published clients (Python, Node.js, Go) on the fake, llama-server and the guest: prints a matrix
+	@scripts/test-clients.sh
 
 test-fast: ## the tests that need no real engine, without the race detector
 	@. scripts/lib.sh && CGO_ENABLED=0 go test -short ./...
@@ -40,8 +43,8 @@ bench-contexts: ## resume a 6,000-token conversation after its engine was stoppe
 soak: ## for SOAK (default 30m): simulated events without end, then chaos against a whole router
 	@scripts/soak.sh
 
-bench-wasm: ## our WASI-NN plug-in in WasmEdge beside llama-server: start, memory, tokens a second (ROUNDS, default 3)
-	@scripts/bench-wasm.sh
+bench-wasm: ## our guest in WasmEdge beside llama-server: start, memory, tokens a second (WASM=llama-api-server.wasm: that too)
+	@WASM=$(WASM) scripts/bench-wasm.sh
 
 clean: ## remove what was built and .run; the cache stays
 	rm -rf caddy .run

@@ -192,7 +192,7 @@ func (b *bench) begin(m modeldir.Model) (*running, error) {
 
 func (e *running) end() {
 	e.runner.Stop(e.in)
-	_ = <-e.exited // that it was told to stop is no error
+	<-e.exited //nolint:errcheck // that it was told to stop is no error
 	e.runner.Close()
 }
 

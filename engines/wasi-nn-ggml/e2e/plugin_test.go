@@ -88,13 +88,11 @@ type request struct {
 }
 
 type answer struct {
-	Errno   uint32   `json:"errno"`
-	Handle  uint32   `json:"handle"`
-	Data    string   `json:"data"`
-	Length  uint32   `json:"length"`
-	Pieces  []string `json:"pieces"`
-	FirstMS float64  `json:"first_ms"`
-	TotalMS float64  `json:"total_ms"`
+	Errno  uint32   `json:"errno"`
+	Handle uint32   `json:"handle"`
+	Data   string   `json:"data"`
+	Length uint32   `json:"length"`
+	Pieces []string `json:"pieces"`
 }
 
 // guest is our guest in a running WasmEdge.

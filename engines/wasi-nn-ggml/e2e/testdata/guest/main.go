@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"os"
 	"runtime"
-	"time"
 	"unsafe"
 )
 
@@ -68,8 +67,6 @@ type answer struct {
 	Length uint32   `json:"length"`
 	Pieces []string `json:"pieces,omitempty"`
 	// Since the call of the first token.
-	FirstMS float64 `json:"first_ms,omitempty"`
-	TotalMS float64 `json:"total_ms,omitempty"`
 }
 
 var (
@@ -132,9 +129,7 @@ func do(r *request) (a answer) {
 	case "input_tensor_at":
 		a.Errno = setInput(r.Handle, r.Index, r.Address)
 	case "compute":
-		began := time.Now()
 		a.Errno = compute(r.Handle)
-		a.TotalMS = float64(time.Since(began).Microseconds()) / 1000
 	case "single":
 		a.Errno = computeSingle(r.Handle)
 	case "fini":
@@ -148,24 +143,12 @@ func do(r *request) (a answer) {
 	case "output_at":
 		a.Errno = getOutput(r.Handle, r.Index, r.Address, r.Length, address(&written))
 	case "stream": // all tokens, one by one
-		began := time.Now()
 		for a.Errno = computeSingle(r.Handle); a.Errno == 0; a.Errno = computeSingle(r.Handle) {
-			if len(a.Pieces) == 0 {
-				a.FirstMS = float64(time.Since(began).Microseconds()) / 1000
-			}
 			if e := getOutputSingle(r.Handle, 0, address(&buffer[0]), uint32(len(buffer)), address(&written)); e != 0 {
 				panic(e)
 			}
 			a.Pieces = append(a.Pieces, string(buffer[:written]))
 		}
-		a.TotalMS = float64(time.Since(began).Microseconds()) / 1000
-	case "together": // the tokens of the contexts handle and index, in turn
-		began := time.Now()
-		for going := true; going; {
-			first, second := computeSingle(r.Handle), computeSingle(r.Index)
-			going = first == 0 || second == 0
-		}
-		a.TotalMS = float64(time.Since(began).Microseconds()) / 1000
 	default:
 		panic("unknown: " + r.Do)
 	}

@@ -1,0 +1,65 @@
+"""The cases of the client matrix by langchain-openai. Prints one line of JSON a case."""
+import json
+import os
+import traceback
+
+import openai
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+
+E = os.environ
+COUNT, CHAT, TOOLS, EMBED = (E["ENGINE"] + "-" + kind for kind in ("count", "chat", "tools", "embed"))
+
+
+def chat(model=COUNT, **more):
+    return ChatOpenAI(model=model, base_url=E["BASE_URL"], api_key="unused", max_retries=0, **more)
+
+
+@tool
+def weather(city: str) -> str:
+    """The weather in a city."""
+    return "fine"
+
+
+def stream():
+    pieces = list(chat(max_tokens=7).stream("Count."))
+    ends = [p.response_metadata["finish_reason"] for p in pieces if p.response_metadata.get("finish_reason")]
+    return "".join(p.content for p in pieces), ends
+
+
+def embed(**more):
+    return [len(v) for v in OpenAIEmbeddings(model=EMBED, base_url=E["BASE_URL"], api_key="unused", max_retries=0, **more).embed_documents(["a", "b"])]
+
+
+def embed_by_default():
+    try:
+        return embed()
+    except openai.BadRequestError as e:
+        return "refused: " + ("check_embedding_ctx_length" if "check_embedding_ctx_length" in str(e) else str(e))
+    except OSError as e:
+        return "tiktoken wants its vocabulary from the internet" if "tiktoken" in repr(e) or "openaipublic" in repr(e) else repr(e)
+
+
+def refused():
+    try:
+        chat("nobody").invoke("x")
+    except openai.NotFoundError as e:
+        return e.param
+
+
+CASES = [
+    ("plain", lambda: chat(max_tokens=5).invoke("Count.").content, " 1 2 3 4 5"),
+    ("stream", stream, (" 1 2 3 4 5 6 7", ["length"])),
+    ("stop", lambda: chat().invoke("Count.", stop=[" 4"]).content, " 1 2 3"),
+    ("tools", lambda: [c["name"] for c in chat(TOOLS, max_tokens=100).bind_tools([weather], tool_choice=E["TOOL_CHOICE"]).invoke("use the tool").tool_calls], ["weather"]),
+    ("no such model", refused, "model"),
+    ("embeddings", lambda: embed(check_embedding_ctx_length=False), [384, 384]),
+]
+for name, run, want in CASES:
+    try:
+        got = run()
+    except Exception:
+        got = traceback.format_exc(limit=-1)
+    print(json.dumps({"case": name, "ok": got == want, "got": repr(got)}))
+# Not a matter of right or wrong: what a default does.
+print(json.dumps({"case": "embeddings in tokens", "ok": True, "note": str(embed_by_default())}))

@@ -1,0 +1,93 @@
+"""The cases of the client matrix by openai-python. Prints one line of JSON a case."""
+import json
+import os
+import traceback
+
+import openai
+
+E = os.environ
+client = openai.OpenAI(base_url=E["BASE_URL"], api_key="unused", max_retries=0)
+COUNT, CHAT, TOOLS, EMBED = (E["ENGINE"] + "-" + kind for kind in ("count", "chat", "tools", "embed"))
+count = [{"role": "user", "content": "Count."}]
+weather = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
+
+
+def chat(model=COUNT, messages=count, **more):
+    return client.chat.completions.create(model=model, messages=messages, **more)
+
+
+def streamed(**more):
+    text, finish, usages = "", [], 0
+    for chunk in chat(stream=True, **more):
+        usages += chunk.usage is not None
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            finish += [choice.finish_reason] if choice.finish_reason else []
+    return text, finish, usages
+
+
+def plain():
+    answer = chat(max_tokens=5)
+    return answer.choices[0].message.content, answer.choices[0].finish_reason, answer.model, answer.usage.completion_tokens
+
+
+def helper():
+    with client.chat.completions.stream(model=COUNT, messages=count, stop=" 4") as events:  # it raises where max_tokens ended the answer
+        for _ in events:
+            pass
+        return events.get_final_completion().choices[0].finish_reason
+
+
+def tools():
+    answer = chat(TOOLS, [{"role": "user", "content": "use the tool"}], tools=[weather], tool_choice=E["TOOL_CHOICE"], max_tokens=100).choices[0]
+    return answer.finish_reason, answer.message.tool_calls[0].function.name
+
+
+def refused(error, **more):
+    try:
+        chat(**more)
+        return "answered"
+    except error as e:
+        return type(e).__name__, e.param
+    except Exception as e:  # the wrong one
+        return type(e).__name__, str(e)
+
+
+def schema():
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}}}
+    if E["SCHEMA"] != "1":
+        return refused(openai.BadRequestError, response_format=wanted)
+    return list(json.loads(chat(CHAT, response_format=wanted, max_tokens=60).choices[0].message.content))
+
+
+def leaves():
+    for _ in range(2):
+        stream = chat(stream=True)
+        next(iter(stream))
+        stream.close()
+    return chat(max_tokens=2).choices[0].message.content
+
+
+CASES = [
+    ("plain", plain, (" 1 2 3 4 5", "length", COUNT, 5)),
+    ("stream", lambda: streamed(max_tokens=7), (" 1 2 3 4 5 6 7", ["length"], 0)),
+    ("stream to its end", lambda: streamed()[1], ["stop"]),
+    ("stream helper", helper, "stop"),
+    ("usage", lambda: streamed(max_tokens=2, stream_options={"include_usage": True})[2], 1),
+    ("stop", lambda: streamed(stop=" 4")[:2], (" 1 2 3", ["stop"])),
+    ("stop array", lambda: chat(stop=["x", " 3"]).choices[0].message.content, " 1 2"),
+    ("parts", lambda: chat(messages=[{"role": "user", "content": [{"type": "text", "text": "Count."}]}], max_tokens=2).choices[0].message.content, " 1 2"),
+    ("tools", tools, ("tool_calls", "weather")),
+    ("json_schema", schema, ["a"] if E["SCHEMA"] == "1" else ("BadRequestError", "response_format")),
+    ("no such model", lambda: refused(openai.NotFoundError, model="nobody"), ("NotFoundError", "model")),
+    ("wrong request", lambda: refused(openai.BadRequestError, messages="x")[0], "BadRequestError"),
+    ("embeddings", lambda: [len(d.embedding) for d in client.embeddings.create(model=EMBED, input=["a", "b"]).data], [384, 384]),
+    ("models", lambda: COUNT in [m.id for m in client.models.list()], True),
+    ("client leaves", leaves, " 1 2"),
+]
+for name, run, want in CASES:
+    try:
+        got = run()
+    except Exception:
+        got = traceback.format_exc(limit=-1)
+    print(json.dumps({"case": name, "ok": got == want, "got": repr(got)}))
