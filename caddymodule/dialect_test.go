@@ -270,3 +270,23 @@ func TestDialectTokensAreCounted(t *testing.T) {
 		t.Errorf("%d tokens counted, want 7", got)
 	}
 }
+
+// TestSpeech: a command may speak, in whatever bytes; of engines that cannot, a client is told what it takes.
+func TestSpeech(t *testing.T) {
+	overTransports(t, func(t *testing.T, s *site) {
+		s.file("voice", fmt.Sprintf("kind = \"speech\"\ncommand = [%q, \"--port\", \"{{port}}\", \"--echo\"]\n", s.engine))
+		s.file("guest", "kind = \"speech\"\nengine = \"wasmedge\"\nwasm = \"guest\"\nmodel_path = \"/m.gguf\"\n")
+		s.file("llama", "kind = \"speech\"\nengine = \"llama-server\"\nmodel_path = \"/m.gguf\"\n")
+		s.start()
+		const path = "/v1/audio/speech"
+		if a := s.ask(http.MethodPost, path, `{"model":"voice","input":"Hi","voice":"x"}`); a.status != http.StatusOK || !strings.Contains(a.body, path) {
+			t.Errorf("%d: %s", a.status, a.body)
+		}
+		for model, want := range map[string]string{"guest": "OuteTTS", "llama": `engine = \"command\"`} {
+			a := s.ask(http.MethodPost, path, `{"model":"`+model+`","input":"Hi"}`)
+			if a.status != http.StatusBadRequest || !strings.Contains(a.body, want) || !strings.Contains(a.body, `"code":"unsupported_model"`) {
+				t.Errorf("%s: %d: %s", model, a.status, a.body)
+			}
+		}
+	})
+}

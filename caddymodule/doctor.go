@@ -163,7 +163,7 @@ func wasmEdgeFindings() []ProgramFinding {
 func modelFinding(m *modeldir.Model) ModelFinding {
 	kind, why := engine.Choose(m)
 	f := ModelFinding{Model: m.Key, Engine: kind.Name, Why: why}
-	plan, err := kind.Plan(m, examplePlace(kind, m))
+	plan, err := kind.Prepare(m, examplePlace(kind, m))
 	if err != nil {
 		f.Missing = err.Error()
 		return f

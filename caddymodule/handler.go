@@ -77,6 +77,7 @@ func (h *Handler) Validate() error {
 // endpoint is a path of the API that a model answers.
 type endpoint struct {
 	kind  modeldir.Kind
+	raw   bool        // it is not of text: nothing of it is looked at or repaired
 	joins bool        // a plain answer can be put together from a stream
 	join  openai.Kind // which one it is
 }
@@ -85,6 +86,7 @@ var endpoints = map[string]endpoint{
 	"/v1/chat/completions": {kind: modeldir.Chat, joins: true, join: openai.Chat},
 	"/v1/completions":      {kind: modeldir.Chat, joins: true, join: openai.Completion},
 	"/v1/embeddings":       {kind: modeldir.Embedding, join: openai.Embeddings},
+	"/v1/audio/speech":     {kind: modeldir.Speech, raw: true},
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.

@@ -23,12 +23,19 @@ const (
 // planRepairs plans how the request is sent to an engine with a dialect. What such an engine can't do is refused before
 // any is started for it.
 func (x *exchange) planRepairs() error {
-	return x.planFor(engine.For(x.model))
+	kind := engine.For(x.model)
+	if why := kind.Unserved(x.model); why != "" {
+		return openai.Unserved(x.name(), why)
+	}
+	return x.planFor(kind)
 }
 
 // planFor makes the plan that a kind of engine needs, nil if it needs none.
 func (x *exchange) planFor(kind engine.Kind) (err error) {
 	x.plan, x.planned = nil, kind.Repairs
+	if x.ep.raw {
+		return nil
+	}
 	d := kind.Dialect(x.model)
 	if d.Repairs == 0 {
 		return nil

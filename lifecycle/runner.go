@@ -216,7 +216,7 @@ func (s *start) prepare(ctx context.Context) error {
 	}
 	s.keep()
 	var err error
-	if s.plan, err = s.kind.Plan(s.model, s.place); err != nil {
+	if s.plan, err = s.kind.Prepare(s.model, s.place); err != nil {
 		return err
 	}
 	if len(s.model.CleanupCommand) > 0 {

@@ -61,8 +61,8 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// startServer starts the router with the given models (file name → TOML) and waits until it serves.
-func startServer(t *testing.T, models map[string]string) *server {
+// startServer starts the router with the given models (file name → TOML), and more environment, and waits until it serves.
+func startServer(t *testing.T, models map[string]string, env ...string) *server {
 	t.Helper()
 	engine := realtest.Need(t, "ASSISTANT_TEST_LLAMA_SERVER")
 	s := &server{t: t, dir: t.TempDir()}
@@ -97,6 +97,7 @@ func startServer(t *testing.T, models map[string]string) *server {
 	s.cmd.Dir = s.dir
 	s.cmd.Env = append(os.Environ(), envServer+"=1", "LLAMA_SERVER="+engine, "HOME="+s.dir,
 		"XDG_DATA_HOME="+filepath.Join(s.dir, "data"), "XDG_CONFIG_HOME="+filepath.Join(s.dir, "config"))
+	s.cmd.Env = append(s.cmd.Env, env...)
 	log, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
 		t.Fatal(err)

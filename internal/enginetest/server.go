@@ -66,7 +66,7 @@ func newServer(o Options, events *eventLog) *server {
 	s.mux.HandleFunc("GET /props", s.props)
 	s.mux.HandleFunc("GET /slots", s.listSlots)
 	s.mux.HandleFunc("GET /metrics", s.metrics)
-	for _, p := range []string{"/chat/completions", "/completions", "/embeddings"} {
+	for _, p := range []string{"/chat/completions", "/completions", "/embeddings", "/audio/speech"} {
 		s.mux.HandleFunc("POST /v1"+p, s.post)
 		s.mux.HandleFunc("POST "+p, s.post)
 	}

@@ -26,6 +26,7 @@ const (
 	CodeShuttingDown  = "shutting_down"
 	CodeRateLimit     = "rate_limit_exceeded"
 	CodeTooLarge      = "request_too_large"
+	CodeUnserved      = "unsupported_model"
 )
 
 // maxRetryAfter is the longest wait we ask for: the official SDKs give up on a Retry-After beyond 120 s, and a
@@ -144,6 +145,14 @@ func UnsupportedMedia(contentType string) *Error {
 	return &Error{
 		Status: http.StatusUnsupportedMediaType, Type: TypeInvalidRequest, Code: "unsupported_media_type",
 		Message: fmt.Sprintf("the content type %q is not supported here", contentType),
+	}
+}
+
+// Unserved says that the model's engine serves no models of its kind. why tells what to do about it.
+func Unserved(model, why string) *Error {
+	return &Error{
+		Status: http.StatusBadRequest, Type: TypeInvalidRequest, Param: "model", Code: CodeUnserved,
+		Message: fmt.Sprintf("the model %q cannot be served: %s", model, why),
 	}
 }
 

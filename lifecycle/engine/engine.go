@@ -6,6 +6,7 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -50,6 +51,9 @@ type Kind struct {
 
 	// Context is the number of tokens that the engine's context holds where the model file does not say, for Repairs.
 	Context int
+
+	// Kinds are the kinds of models that the engine serves; nil = any.
+	Kinds []modeldir.Kind
 
 	// Explain tells what the last output of an engine that failed means, and what to do about it; "" if that is not known.
 	Explain func(output string) string
@@ -100,14 +104,39 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s not found: %s (%s)", e.What, e.Path, e.Remedy)
 }
 
+// Prepare makes the plan for an instance of the model by its kind of engine.
+func (k Kind) Prepare(m *modeldir.Model, at Place) (Plan, error) {
+	if why := k.Unserved(m); why != "" {
+		return Plan{}, errors.New(why)
+	}
+	return k.Plan(m, at)
+}
+
 // Check reports what is missing on this machine to run the model, nil if nothing is.
 func Check(m *modeldir.Model) error {
-	plan, err := For(m).Plan(m, Place{Instance: "check", Port: 1})
+	plan, err := For(m).Prepare(m, Place{Instance: "check", Port: 1})
 	if err != nil {
 		return err
 	}
 	_, err = program(plan.Argv[0])
 	return err
+}
+
+// Unserved says what to do about a model of a kind that the engine does not serve; "" if it does.
+func (k Kind) Unserved(m *modeldir.Model) string {
+	if k.Kinds == nil || slices.Contains(k.Kinds, m.Kind) {
+		return ""
+	}
+	why := fmt.Sprintf("%s does not serve models of kind %q: ", k.Name, m.Kind)
+	switch {
+	case m.Kind == modeldir.Rerank:
+		return why + "set engine = \"" + modeldir.EngineLlamaServer + "\""
+	case k.Name == modeldir.EngineWasmEdge && m.Kind == modeldir.Speech:
+		return why + "it takes LlamaEdge's tts-api-server.wasm or " + serverWasm + ", with upstream's WASI-NN plug-in, an OuteTTS model and its codec: " +
+			"install them, and run them by engine = \"" + modeldir.EngineCommand + "\""
+	default:
+		return why + "set engine = \"" + modeldir.EngineCommand + "\", and command to a server that does"
+	}
 }
 
 // StreamsPlain reports whether plain requests to the model are streamed from its engine, so that

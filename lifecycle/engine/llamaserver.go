@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -20,6 +19,7 @@ var llamaServer = Kind{
 	OneRequestEach: true, // it closes one in eight kept-alive connections right after a stream (measured: 200 of 1,600)
 	Contexts:       true, // --slot-save-path and POST /slots/{id}?action=save|restore, since 2024
 	CancelByStream: true, // a plain request generates to its end, whoever left (ggml-org/llama.cpp, measured)
+	Kinds:          []modeldir.Kind{modeldir.Chat, modeldir.Embedding, modeldir.Rerank},
 	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
 		path, err := LlamaServerPath()
 		if err != nil {
@@ -28,11 +28,7 @@ var llamaServer = Kind{
 		if err := modelFile(m); err != nil {
 			return Plan{}, err
 		}
-		kindArgs, err := llamaKindArgs(m.Kind)
-		if err != nil {
-			return Plan{}, err
-		}
-		argv := append([]string{path, "-m", m.ModelPath, "--alias", llamaAlias(m.Name)}, kindArgs...)
+		argv := append([]string{path, "-m", m.ModelPath, "--alias", llamaAlias(m.Name)}, llamaKindArgs(m.Kind)...)
 		if at.Socket != "" {
 			argv = append(argv, "--host", at.Socket)
 		} else {
@@ -99,16 +95,14 @@ func llamaOffload(m *modeldir.Model) []string {
 	return argv
 }
 
-func llamaKindArgs(kind modeldir.Kind) ([]string, error) {
+func llamaKindArgs(kind modeldir.Kind) []string {
 	switch kind {
-	case modeldir.Chat:
-		return nil, nil
 	case modeldir.Embedding:
-		return []string{"--embeddings"}, nil
+		return []string{"--embeddings"}
 	case modeldir.Rerank:
-		return []string{"--reranking"}, nil
+		return []string{"--reranking"}
 	default:
-		return nil, fmt.Errorf("%s does not serve models of kind %q: set engine = %q", modeldir.EngineLlamaServer, kind, modeldir.EngineCommand)
+		return nil
 	}
 }
 

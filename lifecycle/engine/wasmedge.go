@@ -23,11 +23,14 @@ const (
 	wasmEmbeddingContext = 8192 // the most for embeddings, whose memory grows with its square
 )
 
+var wasmKinds = []modeldir.Kind{modeldir.Chat, modeldir.Embedding}
+
 // wasmGuest runs our own guest in WasmEdge, which speaks over stdin and stdout: it has no network, no files and no environment,
 // and says by itself when it is ready.
 var wasmGuest = Kind{
 	Name:    modeldir.EngineWasmEdge,
 	Socket:  true, // ours: the guest has none
+	Kinds:   wasmKinds,
 	Explain: explainWasm,
 	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
 		parts, err := wasmParts(m)
@@ -58,6 +61,7 @@ var wasmServer = Kind{
 	Name:    modeldir.EngineWasmEdge,
 	Repairs: openai.LlamaAPIServer,
 	Context: wasmContext,
+	Kinds:   wasmKinds,
 	Explain: explainWasm,
 	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
 		parts, err := wasmParts(m)
@@ -87,9 +91,6 @@ func wasmParts(m *modeldir.Model) (WasmParts, error) {
 	parts, err := FindWasmParts(m)
 	if err != nil {
 		return parts, err
-	}
-	if m.Kind != modeldir.Chat && m.Kind != modeldir.Embedding {
-		return parts, fmt.Errorf("wasmedge does not serve models of kind %q: set engine = %q or %q", m.Kind, modeldir.EngineLlamaServer, modeldir.EngineCommand)
 	}
 	if err := modelFile(m); err != nil {
 		return parts, err

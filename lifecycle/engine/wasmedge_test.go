@@ -79,7 +79,7 @@ func (s installed) plan(m modeldir.Model) (Plan, error) {
 		m.Kind = modeldir.Chat
 	}
 	m.Name, m.File = "m", filepath.Join(s.dir, "m.toml")
-	return For(&m).Plan(&m, Place{Port: 9001, Socket: "/run/m.sock"})
+	return For(&m).Prepare(&m, Place{Port: 9001, Socket: "/run/m.sock"})
 }
 
 func TestGuestPlan(t *testing.T) {
@@ -202,7 +202,8 @@ func TestWasmEdgeRefuses(t *testing.T) {
 		"no template, and none to guess": {modeldir.Model{ModelPath: base}, "set prompt_template to one of none, chatml"},
 		"a template it does not know":    {modeldir.Model{ModelPath: good, PromptTemplate: "chatlm"}, "choose one of none, chatml"},
 		"arguments":                      {modeldir.Model{ModelPath: good, Args: []string{"-x"}}, "args: the guest takes none"},
-		"another kind":                   {modeldir.Model{ModelPath: good, Kind: modeldir.Rerank}, "llama-server"},
+		"another kind":                   {modeldir.Model{ModelPath: good, Kind: modeldir.Rerank}, "set engine = \"llama-server\""},
+		"speech":                         {modeldir.Model{ModelPath: good, Kind: modeldir.Speech}, "OuteTTS"},
 		"no model at all":                {modeldir.Model{ModelPath: s.put("x.gguf", "PK")}, "downloaded to its end"},
 	} {
 		if _, err := s.plan(tt.model); err == nil || !strings.Contains(err.Error(), tt.want) {

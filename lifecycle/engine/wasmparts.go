@@ -162,7 +162,10 @@ func firstFile(paths ...string) string {
 	return ""
 }
 
-// hasPlugin reports whether output says that WasmEdge did not take the plug-in: a guest then asks for a module nobody has.
+// lacksPlugin reports whether output says that WasmEdge did not take the plug-in: its option is then unknown, or a guest asks
+// for a module nobody has, or WasmEdge died of loading it.
 func lacksPlugin(output string) bool {
-	return strings.Contains(output, "unknown import") && strings.Contains(output, "wasi_ephemeral_nn")
+	return strings.Contains(output, "unknown option: nn-preload") ||
+		strings.Contains(output, "unknown import") && strings.Contains(output, "wasi_ephemeral_nn") ||
+		strings.Contains(output, "WasmEdge::Plugin::Plugin::load")
 }
