@@ -178,7 +178,6 @@ func (s *start) once(ctx context.Context) error {
 		return s.explain(err)
 	}
 	s.to.Ready(s.in, run)
-	s.runner.compiler.begin(s.plan.Compile)
 	s.proc.NoteGroup() // it reads all of /proc, for which no request is to wait
 	if err = s.watch(ctx); err != nil {
 		s.to.Dying(s.in, s.withTail(err))
@@ -188,6 +187,7 @@ func (s *start) once(ctx context.Context) error {
 	if err != nil {
 		return s.explain(err)
 	}
+	s.runner.compiler.begin(s.plan.Compile) // now that nobody waits for this model
 	return nil
 }
 

@@ -153,7 +153,9 @@ func (b *bench) compile(c contestant) error {
 	if err != nil {
 		return err
 	}
-	defer e.end()
+	e.runner.Stop(e.in) // which begins it
+	<-e.exited          //nolint:errcheck // that it was told to stop is no error
+	defer e.runner.Close()
 	for began := time.Now(); !done(); time.Sleep(100 * time.Millisecond) {
 		if time.Since(began) > 10*time.Minute {
 			return errors.New("not compiled after 10 minutes")

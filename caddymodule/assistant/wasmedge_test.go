@@ -159,9 +159,11 @@ func TestWasmEdgeThatCannotServe(t *testing.T) {
 		"deadly":   {plugin(good("deadly", ""), pluginOf("libggml-base.so.*")), []string{"did not take the WASI-NN plug-in", "of another version"}},
 		"nowasm":   {strings.Replace(good("nowasm", ""), `wasm = "guest"`, `wasm = "/nonexistent/x.wasm"`, 1), []string{"/nonexistent/x.wasm", "releases/latest/download/llama-api-server.wasm"}},
 		"template": {good("template", `prompt_template = "chatlm"`), []string{"chatlm", "choose one of none, chatml"}},
-		"broken": {fmt.Sprintf("name = \"broken\"\nengine = \"wasmedge\"\nwasm = \"guest\"\nmodel_path = %q\nenv = { WASMEDGE_DIR = %q, WASMEDGE_PLUGIN_PATH = %q }\n",
-			write("broken.gguf", []byte("GGUF and then nothing")), filepath.Dir(realtest.Need(t, "ASSISTANT_TEST_WASMEDGE")), filepath.Dir(realtest.Need(t, "ASSISTANT_TEST_WASI_NN"))),
-			[]string{"broken.gguf", "downloaded to its end"}},
+		"broken": {
+			fmt.Sprintf("name = \"broken\"\nengine = \"wasmedge\"\nwasm = \"guest\"\nmodel_path = %q\nenv = { WASMEDGE_DIR = %q, WASMEDGE_PLUGIN_PATH = %q }\n",
+				write("broken.gguf", []byte("GGUF and then nothing")), filepath.Dir(realtest.Need(t, "ASSISTANT_TEST_WASMEDGE")), filepath.Dir(realtest.Need(t, "ASSISTANT_TEST_WASI_NN"))),
+			[]string{"broken.gguf", "downloaded to its end"},
+		},
 		"large": {good("large", `memory = "100TB"`), []string{"does not fit this machine"}},
 	}
 	models := map[string]string{"good.toml": good("good", "")}
@@ -185,7 +187,7 @@ func TestWasmEdgeThatCannotServe(t *testing.T) {
 	}
 }
 
-// TestGuestIsCompiledForLaterStarts: once an instance serves, in the background; the next one runs what was compiled.
+// TestGuestIsCompiledForLaterStarts: when an instance has stopped, in the background; the next one runs what was compiled.
 func TestGuestIsCompiledForLaterStarts(t *testing.T) {
 	cache, err := os.UserCacheDir() // the user's own: it is compiled once, not for each test
 	if err != nil {

@@ -86,7 +86,7 @@ type Plan struct {
 	// and that says itself when it is ready. nil = the program listens.
 	Guest json.RawMessage
 
-	// Compile is what to compile for the next start, once this one serves; nil = nothing.
+	// Compile is what to compile for the next start, once this instance has stopped; nil = nothing.
 	Compile *Compilation
 }
 

@@ -58,7 +58,7 @@ func writeAtOnce(path string, data []byte) error {
 	return os.Rename(f.Name(), path)
 }
 
-// Compilation is a wasm to be compiled ahead of time for this machine, once an instance of it serves.
+// Compilation is a wasm to be compiled ahead of time for this machine.
 type Compilation struct{ program, wasm string }
 
 // Wasm is the path of what is compiled.

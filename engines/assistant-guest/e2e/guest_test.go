@@ -241,7 +241,7 @@ func TestNonsense(t *testing.T) {
 	for i, body := range bodies {
 		for _, path := range []string{chatPath, "/v1/completions", "/v1/embeddings", "/nowhere", ""} {
 			head, answer := g.answer(g.ask(path, body))
-			status := strings.SplitN(head, " ", 2)[0]
+			status, _, _ := strings.Cut(head, " ")
 			if status != "200" && (!strings.HasPrefix(answer, `{"error":{"message":`) || status[0] != '4') {
 				t.Fatalf("%d: %.200q: %s %.300s", i, body, head, answer)
 			}
