@@ -158,3 +158,21 @@ func TestGuestThatDoesNotStart(t *testing.T) {
 		})
 	}
 }
+
+// TestGuestThatIsNone: what speaks something else is not waited for.
+func TestGuestThatIsNone(t *testing.T) {
+	m := guestModel(t, "")
+	script := "#!/bin/sh\nprintf 'hello\\n\\000Z\\000\\000\\000\\000\\000\\000\\000\\000'\nexec sleep 100\n"
+	dir := m.Env["WASMEDGE_DIR"]
+	if err := os.Remove(filepath.Join(dir, "wasmedge")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "wasmedge"), []byte(script), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	r := newTestRunner(t)
+	_, to := startInstance(t, r, m, bound)
+	if err := to.hasExited(t); err == nil || !strings.Contains(err.Error(), "what is no frame") || !strings.Contains(err.Error(), "hello") {
+		t.Errorf("exit: %v", err)
+	}
+}

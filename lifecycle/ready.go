@@ -63,7 +63,7 @@ func (s *start) probe(ctx context.Context, to upstream.Transport, spawned time.T
 	look := time.NewTicker(aliveInterval) // at what went to the background
 	defer look.Stop()
 	exited := s.proc.Exited()
-	announced := s.announced()
+	announced, silent := s.announced(), s.guestDone()
 	if announced != nil {
 		pause.Stop() // it says so itself
 	}
@@ -73,6 +73,11 @@ func (s *start) probe(ctx context.Context, to upstream.Transport, spawned time.T
 			return nil
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), foreign)
+		case <-silent:
+			silent = nil
+			if !s.goneWithin(guestEnds) {
+				return fmt.Errorf("the engine's guest ended before it was ready: %w", s.guest.host.Err())
+			}
 		case <-exited:
 			if err := s.leftBehind(); err != nil {
 				return errors.Join(err, foreign)

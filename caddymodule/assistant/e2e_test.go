@@ -343,6 +343,14 @@ func TestEmbeddingsPutRelatedSentencesNearer(t *testing.T) {
 
 func TestEngineKilledMidStreamIsATypedError(t *testing.T) {
 	s := startServer(t, map[string]string{"tiny.toml": tiny(t)})
+	s.killsMidStream()
+}
+
+// killsMidStream kills the engine of the model tiny while the official client reads a stream: it gets a typed error, and the next
+// request is answered by another.
+func (s *server) killsMidStream() {
+	t := s.t
+	t.Helper()
 	cmd := s.pythonCommand("crash.py")
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -174,12 +174,17 @@ fn now() -> u64 {
 
 /// An answer with vectors.
 pub fn embeddings(model: &str, vectors: &[Vec<f32>], base64: bool, prompt: u64) -> String {
-    let data: Vec<Value> = vectors
+    let data: Vec<String> = vectors
         .iter()
         .enumerate()
-        .map(|(i, v)| json!({"object": "embedding", "index": i, "embedding": if base64 { json!(encode(v)) } else { json!(v) }}))
+        .map(|(i, v)| {
+            // Written as floats: as the wider numbers of a Value they would be twice as long.
+            let vector = if base64 { json!(encode(v)).to_string() } else { serde_json::to_string(v).unwrap_or_default() };
+            format!(r#"{{"object":"embedding","index":{i},"embedding":{vector}}}"#)
+        })
         .collect();
-    json!({"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": prompt, "total_tokens": prompt}}).to_string()
+    let usage = json!({"prompt_tokens": prompt, "total_tokens": prompt});
+    format!(r#"{{"object":"list","data":[{}],"model":{},"usage":{usage}}}"#, data.join(","), json!(model))
 }
 
 /// Base64 (RFC 4648) of the numbers as little-endian floats.
@@ -236,6 +241,16 @@ mod tests {
         let text: Value = serde_json::from_str(&Wire::new(false, "m", false, 7).whole("a", &[], &logs, "length", Usage::default())).unwrap();
         assert_eq!(text["choices"][0]["text"], "a");
         assert_eq!(text["choices"][0]["logprobs"], json!({"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{"b": -2.0}]}));
+    }
+
+    #[test]
+    fn vectors() {
+        let answer = embeddings("m", &[vec![0.1, -2.0]], false, 3);
+        assert_eq!(
+            answer,
+            r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,-2.0]}],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}}"#
+        );
+        assert!(embeddings("m", &[vec![1.0]], true, 3).contains(r#""embedding":"AACAPw==""#));
     }
 
     #[test]

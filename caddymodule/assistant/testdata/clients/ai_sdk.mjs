@@ -1,6 +1,6 @@
 // The cases of the client matrix by the AI SDK with its OpenAI-compatible provider. Prints one line of JSON a case.
-import { createRequire } from 'node:module';
-const require = createRequire(process.env.NODE_CLIENTS + '/');
+import { require, run } from './run.mjs';
+
 const { createOpenAICompatible } = require('@ai-sdk/openai-compatible');
 const { embedMany, generateText, streamText, tool, APICallError } = require('ai');
 const { z } = require('zod');
@@ -36,7 +36,7 @@ async function leaves() {
 }
 
 const weather = tool({ description: 'The weather', inputSchema: z.object({ city: z.string() }) });
-const cases = [
+await run([
   ['plain', async () => { const r = await generateText(ask({ maxOutputTokens: 5 })); return [r.text, r.finishReason]; }, [' 1 2 3 4 5', 'length']],
   ['stream', () => stream({ maxOutputTokens: 7 }), [' 1 2 3 4 5 6 7', 'length', 7]],
   ['stream to its end', async () => (await stream({}))[1], 'stop'],
@@ -45,13 +45,4 @@ const cases = [
   ['no such model', refused, [true, 404]],
   ['embeddings', async () => (await embedMany({ model: provider.textEmbeddingModel(EMBED), values: ['a', 'b'], maxRetries: 0 })).embeddings.map((e) => e.length), [384, 384]],
   ['client leaves', leaves, ' 1 2'],
-];
-for (const [name, run, want] of cases) {
-  let got;
-  try {
-    got = await run();
-  } catch (e) {
-    got = String(e.stack).slice(0, 300);
-  }
-  console.log(JSON.stringify({ case: name, ok: JSON.stringify(got) === JSON.stringify(want), got: JSON.stringify(got) }));
-}
+]);

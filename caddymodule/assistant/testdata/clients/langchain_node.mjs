@@ -1,6 +1,6 @@
 // The cases of the client matrix by LangChain in JavaScript. Prints one line of JSON a case.
-import { createRequire } from 'node:module';
-const require = createRequire(process.env.NODE_CLIENTS + '/');
+import { require, run } from './run.mjs';
+
 const { ChatOpenAI, OpenAIEmbeddings } = require('@langchain/openai');
 
 const E = process.env;
@@ -19,20 +19,11 @@ async function stream() {
   return [text, finish];
 }
 
-const cases = [
+await run([
   ['plain', async () => (await chat({ maxTokens: 5 }).invoke('Count.')).content, ' 1 2 3 4 5'],
   ['stream', stream, [' 1 2 3 4 5 6 7', ['length']]],
   ['stop', async () => (await chat({}).invoke('Count.', { stop: [' 4'] })).content, ' 1 2 3'],
   ['tools', async () => (await chat({ model: TOOLS, maxTokens: 100 }).bindTools([weather], { tool_choice: E.TOOL_CHOICE }).invoke('use the tool')).tool_calls.map((c) => c.name), ['weather']],
   ['no such model', async () => { try { await chat({ model: 'nobody' }).invoke('x'); } catch (e) { return e.status; } }, 404],
   ['embeddings', async () => (await new OpenAIEmbeddings({ model: EMBED, ...at }).embedDocuments(['a', 'b'])).map((v) => v.length), [384, 384]],
-];
-for (const [name, run, want] of cases) {
-  let got;
-  try {
-    got = await run();
-  } catch (e) {
-    got = String(e.stack).slice(0, 300);
-  }
-  console.log(JSON.stringify({ case: name, ok: JSON.stringify(got) === JSON.stringify(want), got: JSON.stringify(got) }));
-}
+]);

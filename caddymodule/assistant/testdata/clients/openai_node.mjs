@@ -1,6 +1,6 @@
 // The cases of the client matrix by openai-node, of the version that is named. Prints one line of JSON a case.
-import { createRequire } from 'node:module';
-const require = createRequire(process.env.NODE_CLIENTS + '/');
+import { require, run } from './run.mjs';
+
 const OpenAI = require(process.argv[2]);
 
 const E = process.env;
@@ -64,7 +64,7 @@ async function leaves() {
   return (await chat({ max_tokens: 2 })).choices[0].message.content;
 }
 
-const cases = [
+await run([
   ['plain', plain, [' 1 2 3 4 5', 'length', COUNT, 5]],
   ['stream', () => streamed({ max_tokens: 7 }), [' 1 2 3 4 5 6 7', ['length'], 0]],
   ['stream to its end', async () => (await streamed({}))[1], ['stop']],
@@ -80,13 +80,4 @@ const cases = [
   ['embeddings', async () => (await client.embeddings.create({ model: EMBED, input: ['a', 'b'] })).data.map((d) => d.embedding.length), [384, 384]],
   ['models', async () => { for await (const m of client.models.list()) if (m.id === COUNT) return true; }, true],
   ['client leaves', leaves, ' 1 2'],
-];
-for (const [name, run, want] of cases) {
-  let got;
-  try {
-    got = await run();
-  } catch (e) {
-    got = String(e.stack).slice(0, 300);
-  }
-  console.log(JSON.stringify({ case: name, ok: JSON.stringify(got) === JSON.stringify(want), got: JSON.stringify(got) }));
-}
+]);
