@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::choose::{Free, choose};
 use crate::error::Error;
 use crate::frames::{CANCEL, DATA, END, Frame, HEAD, REQUEST, put};
 use crate::nn::{Context, Graph, PROMPT_TOO_LONG};
@@ -182,15 +183,14 @@ impl Guest {
         }
     }
 
-    /// Gives free slots to those who wait, in their order. A conversation gets the slot it had before, else the one that was unused
-    /// for longest.
+    /// Gives free slots to those who wait, in their order.
     fn fill(&mut self, out: &mut Vec<u8>) {
         while let Some((_, next)) = self.waiting.front() {
-            let free = self.slots.iter_mut().filter(|s| s.stream().is_none());
-            let best = free.max_by_key(|s| (s.shares(&next.prompt), std::cmp::Reverse(s.used)));
-            let Some(slot) = best else { return };
+            let free: Vec<Free> = self.slots.iter().enumerate().filter_map(|(i, s)| s.free(i, &next.prompt)).collect();
+            let Some(at) = choose(&free) else { return };
             let Some((stream, request)) = self.waiting.pop_front() else { return };
             self.turn += 1;
+            let slot = &mut self.slots[at];
             slot.used = self.turn;
             if let Err(error) = slot.start(stream, request, &self.settings, self.window, wasi::random()) {
                 refuse(out, stream, &error);

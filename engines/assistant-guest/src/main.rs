@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(target_family = "wasm"), allow(dead_code))] // what only the guest uses, which is built for WasmEdge only
 
+mod choose;
 mod error;
 mod frames;
 #[cfg(target_family = "wasm")]

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::choose::Free;
 use crate::error::Error;
 use crate::frames::{DATA, END, HEAD, put};
 use crate::nn::{self, Context};
@@ -45,9 +46,10 @@ impl Slot {
         self.job.as_ref().map(|j| j.stream)
     }
 
-    /// How many bytes at the beginning of the prompt were in this slot before.
-    pub fn shares(&self, prompt: &str) -> usize {
-        self.seen.bytes().zip(prompt.bytes()).take_while(|(a, b)| a == b).count()
+    /// The slot as one for the prompt; `None` if it is at work.
+    pub fn free(&self, index: usize, prompt: &str) -> Option<Free> {
+        let shares = self.seen.bytes().zip(prompt.bytes()).take_while(|(a, b)| a == b).count();
+        self.job.is_none().then_some(Free { index, seen: self.seen.len(), shares, used: self.used })
     }
 
     /// What is known of the prompt and the answer.
