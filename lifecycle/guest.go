@@ -86,6 +86,14 @@ func (s *start) guestDone() <-chan struct{} {
 	return s.guest.host.Done()
 }
 
+// why tells why nothing more comes from a guest whose process lives on.
+func (g *guestServer) why() error {
+	if err := g.host.Err(); err != nil {
+		return err
+	}
+	return errors.New("it closed its output")
+}
+
 // closeGuest ends what serves in place of an engine, once its processes are gone.
 func (s *start) closeGuest() {
 	if s.guest == nil {

@@ -159,20 +159,33 @@ func TestGuestThatDoesNotStart(t *testing.T) {
 	}
 }
 
-// TestGuestThatIsNone: what speaks something else is not waited for.
+// TestGuestThatIsNone: what speaks something else is not waited for, and what ends is never taken for ready.
 func TestGuestThatIsNone(t *testing.T) {
-	m := guestModel(t, "")
-	script := "#!/bin/sh\nprintf 'hello\\n\\000Z\\000\\000\\000\\000\\000\\000\\000\\000'\nexec sleep 100\n"
-	dir := m.Env["WASMEDGE_DIR"]
-	if err := os.Remove(filepath.Join(dir, "wasmedge")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "wasmedge"), []byte(script), 0o700); err != nil { //nolint:gosec // a program
-		t.Fatal(err)
-	}
-	r := newTestRunner(t)
-	_, to := startInstance(t, r, m, bound)
-	if err := to.hasExited(t); err == nil || !strings.Contains(err.Error(), "what is no frame") || !strings.Contains(err.Error(), "hello") {
-		t.Errorf("exit: %v", err)
+	for name, tt := range map[string]struct {
+		script string
+		want   []string
+	}{
+		"speaks something else": {`printf 'hello\n\000Z\000\000\000\000\000\000\000\000'; exec sleep 100`, []string{"what is no frame", "hello"}},
+		"closes its stdout":     {`exec >&-; exec sleep 100`, []string{"ended before it was ready: it closed its output"}},
+		"ends a little later":   {`echo no such option >&2; exec >&-; sleep 0.2; exit 1`, []string{"ended before it was ready", "no such option"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := guestModel(t, "")
+			program := filepath.Join(m.Env["WASMEDGE_DIR"], "wasmedge")
+			if err := os.Remove(program); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(program, []byte("#!/bin/sh\n"+tt.script+"\n"), 0o700); err != nil { //nolint:gosec // a program
+				t.Fatal(err)
+			}
+			r := newTestRunner(t)
+			_, to := startInstance(t, r, m, bound)
+			err := to.hasExited(t)
+			for _, want := range tt.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("exit: %v, want %q", err, want)
+				}
+			}
+		})
 	}
 }

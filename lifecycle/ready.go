@@ -76,7 +76,7 @@ func (s *start) probe(ctx context.Context, to upstream.Transport, spawned time.T
 		case <-silent:
 			silent = nil
 			if !s.goneWithin(guestEnds) {
-				return fmt.Errorf("the engine's guest ended before it was ready: %w", s.guest.host.Err())
+				return fmt.Errorf("the engine's guest ended before it was ready: %w", s.guest.why())
 			}
 		case <-exited:
 			if err := s.leftBehind(); err != nil {
@@ -91,6 +91,9 @@ func (s *start) probe(ctx context.Context, to upstream.Transport, spawned time.T
 			}
 			continue
 		case <-pause.C:
+		}
+		if announced != nil {
+			continue // we listen for a guest ourselves: that somebody answers says nothing of it
 		}
 		if s.answers(ctx, to) {
 			if foreign = s.proveOurs(); foreign == nil {

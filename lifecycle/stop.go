@@ -28,7 +28,7 @@ func (s *start) watch(ctx context.Context) error {
 	case <-s.guestDone():
 		// It has nothing to say any more, or what nobody understands; its end may follow at once, and tells more.
 		if !s.goneWithin(guestEnds) {
-			return fmt.Errorf("the engine's guest ended: %w", s.guest.host.Err())
+			return fmt.Errorf("the engine's guest ended: %w", s.guest.why())
 		}
 	case <-s.proc.Exited():
 	}

@@ -175,10 +175,10 @@ func (c *checker) engine(r *rawModel) string {
 		engine = EngineWasmEdge // no other has these
 	}
 	c.wasmOnly(engine, r)
+	if r.KeepContext && engine != EngineLlamaServer && engine != EngineAuto {
+		c.failf("keep_context", "only for engine = %q, but engine is %q: remove it", EngineLlamaServer, engine)
+	}
 	if engine == EngineCommand {
-		if r.KeepContext {
-			c.failf("keep_context", "only for engine = %q, but engine is %q: remove it", EngineLlamaServer, engine)
-		}
 		if len(r.Command) == 0 {
 			c.failf("command", `required by engine = "command": give the program and its arguments, such as ["my-server", "--port", "{{port}}"]`)
 		}

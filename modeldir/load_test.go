@@ -101,6 +101,20 @@ func TestParseModel(t *testing.T) {
 			MinInstances: 2, MaxInstances: 3, Concurrency: 4, Memory: 4 << 30, Priority: -5, Pinned: true, CancelByStream: new(false),
 		}},
 	}
+	tests = append(tests, []struct {
+		name, toml string
+		want       Model
+	}{
+		{"for WasmEdge, by what only it has", `
+			model_path = "a"
+			embedding_model_path = "b"
+			threads = 2
+			wasm = "c.wasm"
+			prompt_template = "chatml"`, Model{
+			ModelPath: below("a"), EmbeddingModelPath: below("b"), Threads: 2, Wasm: below("c.wasm"), PromptTemplate: "chatml", Engine: EngineWasmEdge,
+		}},
+		{"our own guest", "model_path = 'a'\nwasm = 'guest'", Model{ModelPath: below("a"), Wasm: WasmGuest, Engine: EngineWasmEdge}},
+	}...)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			want := tt.want
@@ -184,6 +198,11 @@ func TestParseModelErrors(t *testing.T) {
 		{"tensor_split negative", ok + "tensor_split = [1, -1]", 2, 1, "tensor_split", "-1 is no share"},
 		{"tensor_split of others", ok + "devices = ['a']\ntensor_split = [1, 1]", 3, 1, "tensor_split", "2 shares for 1 devices"},
 		{"string for numbers", ok + "tensor_split = 'a'", 2, 16, "tensor_split", "must be an array of numbers, not a string"},
+		{"keep_context in WasmEdge", ok + "engine = 'wasmedge'\nkeep_context = true", 3, 1, "keep_context", `only for engine = "llama-server", but engine is "wasmedge"`},
+		{"a wasm for llama-server", ok + "engine = 'llama-server'\nwasm = 'x.wasm'", 3, 1, "wasm", `only for engine = "wasmedge", but engine is "llama-server"`},
+		{"a template for a command", "command = ['a']\nprompt_template = 'chatml'", 2, 1, "prompt_template", `only for engine = "wasmedge"`},
+		{"a second model for embeddings", ok + "kind = 'embedding'\nembedding_model_path = 'b'", 3, 1, "embedding_model_path", "set model_path instead"},
+		{"too many threads", ok + "threads = 1000", 2, 1, "threads", "not in 0 to 512"},
 		{"keep_context of a command", "command = ['a']\nkeep_context = true", 2, 1, "keep_context", `only for engine = "llama-server"`},
 		{"n_gpu_layers", ok + "n_gpu_layers = -2", 2, 1, "n_gpu_layers", "not in -1 to"},
 		{"concurrency", ok + "concurrency = -2", 2, 1, "concurrency", "not in 0 to"},
