@@ -31,6 +31,10 @@ type Kind struct {
 	// Plan makes the command to run.
 	Plan func(m *modeldir.Model, at Place) (Plan, error)
 
+	// Find reports what of the engine or the model is not on this machine, for kinds whose plan takes more than a look: thousands of
+	// models may be looked at. nil = Plan does.
+	Find func(m *modeldir.Model) error
+
 	// ReadyPath is the HTTP path whose 200 says "ready"; "" = accepting connections does. A
 	// model's ready_path goes before it.
 	ReadyPath string
@@ -114,7 +118,11 @@ func (k Kind) Prepare(m *modeldir.Model, at Place) (Plan, error) {
 
 // Check reports what is missing on this machine to run the model, nil if nothing is.
 func Check(m *modeldir.Model) error {
-	plan, err := For(m).Prepare(m, Place{Instance: "check", Port: 1})
+	kind := For(m)
+	if kind.Find != nil && kind.Unserved(m) == "" {
+		return kind.Find(m)
+	}
+	plan, err := kind.Prepare(m, Place{Instance: "check", Port: 1})
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ var wasmGuest = Kind{
 	Name:    modeldir.EngineWasmEdge,
 	Socket:  true, // ours: the guest has none
 	Kinds:   wasmKinds,
+	Find:    findForWasm,
 	Explain: explainWasm,
 	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
 		parts, err := wasmParts(m)
@@ -62,6 +63,7 @@ var wasmServer = Kind{
 	Repairs: openai.LlamaAPIServer,
 	Context: wasmContext,
 	Kinds:   wasmKinds,
+	Find:    findForWasm,
 	Explain: explainWasm,
 	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
 		parts, err := wasmParts(m)
@@ -99,6 +101,11 @@ func wasmParts(m *modeldir.Model) (WasmParts, error) {
 		return parts, &MissingError{What: "model file", Path: m.EmbeddingModelPath, Remedy: "put it there, or mend embedding_model_path in " + m.File}
 	}
 	return parts, nil
+}
+
+func findForWasm(m *modeldir.Model) error {
+	_, err := wasmParts(m)
+	return err
 }
 
 // wasmCommand begins the command line. Where wasm has been compiled for this machine, that is run instead.

@@ -183,6 +183,11 @@ func TestWasmEdgeIsMissing(t *testing.T) {
 			if missing := (*MissingError)(nil); !errors.As(err, &missing) {
 				t.Fatalf("error %v", err)
 			}
+			m := tt.model
+			m.Engine, m.Kind, m.File = modeldir.EngineWasmEdge, modeldir.Chat, filepath.Join(s.dir, "m.toml")
+			if found := Check(&m); found == nil || found.Error() != err.Error() {
+				t.Errorf("looked for, it is %v", found)
+			}
 			for _, want := range tt.want {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("%v does not say %q", err, want)
