@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
 	"assistant/activator"
+	"assistant/internal/keys"
 	"assistant/internal/openai"
 	"assistant/modeldir"
 )
@@ -77,6 +78,10 @@ type App struct {
 	// none. Default: 4 GiB.
 	ContextDisk *int64 `json:"context_disk,omitempty"`
 
+	// A TOML file of API keys, made by caddy assistant key new. With it every request needs one of them. It is read again when it
+	// changes. Default: none, and whoever reaches the server may use every model.
+	Keys string `json:"keys,omitempty"`
+
 	// The largest request body, in bytes. Default: 32 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
@@ -85,6 +90,7 @@ type App struct {
 	rt       *runtime
 	borrowed bool
 	user     *modeldir.Config // Config, read; nil if none
+	keys     *keys.Store      // of Keys; nil if none
 }
 
 // CaddyModule returns the Caddy module information.
@@ -105,6 +111,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	if err := a.fillIn(); err != nil {
 		return err
+	}
+	if a.Keys != "" {
+		if a.keys, err = keys.Open(a.Keys, a.log); err != nil {
+			return err
+		}
 	}
 	events, err := ctx.App("events")
 	if err != nil {
@@ -145,7 +156,7 @@ func (a *App) fillIn() error {
 		a.ConfigDir = first(a.ConfigDir, "models")
 	}
 	a.StateDir = first(a.StateDir, filepath.Join(caddy.AppDataDir(), "assistant"))
-	for _, path := range []*string{&a.ConfigDir, &a.StateDir} {
+	for _, path := range []*string{&a.ConfigDir, &a.StateDir, &a.Keys} {
 		if *path == "" {
 			continue
 		}

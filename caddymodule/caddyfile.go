@@ -54,6 +54,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		keep_last     on|off               # the instance used last stays; default off
 //		predict       on|off               # start what is likely to be asked for; default off
 //		context_disk  <size>               # for models with keep_context; 0 = none; default 4GiB
+//		keys          <file>               # API keys, of which each request then needs one; default none
 //		max_body      <size>               # default 32MiB
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -140,6 +141,8 @@ func (a *App) option(d *caddyfile.Dispenser, option string, args []string) error
 	case "context_disk":
 		a.ContextDisk = new(int64)
 		return size(d, option, arg, a.ContextDisk, true)
+	case "keys":
+		a.Keys = arg
 	case "max_body":
 		return size(d, option, arg, &a.MaxBody, false)
 	default:

@@ -73,6 +73,7 @@ func TestGlobalOption(t *testing.T) {
 		"predict off":   {in: "{\n predict off\n}"},
 		"context_disk":  {in: "{\n context_disk 1GiB\n}", want: App{ContextDisk: ptr(int64(1 << 30))}},
 		"no contexts":   {in: "{\n context_disk 0\n}", want: App{ContextDisk: ptr(int64(0))}},
+		"keys":          {in: "{\n keys ./keys.toml\n}", want: App{Keys: "./keys.toml"}},
 		"max_body":      {in: "{\n max_body 1MiB\n}", want: App{MaxBody: 1 << 20}},
 		"no body":       {in: "{\n max_body 0\n}", err: "give a size"},
 		"no size":       {in: "{\n max_body big\n}", err: "give a size"},

@@ -13,7 +13,7 @@ import (
 var clientSeed = maphash.MakeSeed()
 
 // clientOf tells who is one client where turns are taken: an API key, however it is sent, else the peer's address, which is what a
-// trusted proxy says it is. A key is taken for what it says, as nothing checks it yet: who makes keys up gets more turns, but
+// trusted proxy says it is. Where no keys are asked for, a key is taken for what it says: who makes keys up gets more turns, but
 // not more than the queues hold.
 func clientOf(r *http.Request) uint64 {
 	if key := apiKey(r.Header); key != "" {

@@ -31,7 +31,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "assistant",
-		Usage: "[ps|models|load|unload|logs|model-config|doctor|reap]",
+		Usage: "[ps|models|load|unload|logs|model-config|doctor|key|reap]",
 		Short: "Look at and control the models of a running server",
 		Long: `Speaks to the admin API of a running server; --address says where, by default where
 the Caddyfile in this folder says, else localhost:2019. With --json the answer is the admin API's own.
@@ -43,6 +43,7 @@ the Caddyfile in this folder says, else localhost:2019. With --json the answer i
   caddy assistant logs MODEL             what its engine printed last
   caddy assistant model-config [FILE]    write a documented default model file
   caddy assistant doctor                 what is installed, what each model runs, what is missing
+  caddy assistant key new NAME           make an API key, and what the file of keys holds of it
   caddy assistant reap                   stop what a router that died left behind`,
 		CobraFunc: assistantCommand,
 	})
@@ -95,6 +96,7 @@ func assistantCommand(cmd *cobra.Command) {
 		}),
 		c.sub("model-config [FILE]", "Write a documented default model file, to stdout without FILE", cobra.MaximumNArgs(1), c.modelConfig),
 		doctor,
+		c.keyCommand(),
 		reap,
 	)
 }

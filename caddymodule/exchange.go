@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"assistant/activator"
+	"assistant/internal/keys"
 	"assistant/internal/openai"
 	"assistant/internal/upstream"
 	"assistant/lifecycle"
@@ -39,6 +40,7 @@ type exchange struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	ep      endpoint
+	key     *keys.Key // nil = none is asked for
 	body    *openai.Body
 	req     openai.Request
 	model   *modeldir.Model
@@ -56,8 +58,8 @@ type exchange struct {
 }
 
 // serveModel answers a request by an instance of the model it names.
-func (h *Handler) serveModel(w http.ResponseWriter, r *http.Request, ep endpoint) error {
-	x := &exchange{h: h, w: w, r: r, ep: ep}
+func (h *Handler) serveModel(w http.ResponseWriter, r *http.Request, ep endpoint, key *keys.Key) error {
+	x := &exchange{h: h, w: w, r: r, ep: ep, key: key}
 	err := x.read()
 	if x.body != nil {
 		defer x.body.Close()
@@ -133,7 +135,7 @@ func (x *exchange) find() error {
 	}
 	name := first(x.req.Model, defaultAlias)
 	m, ok := x.h.rt.catalog.Load().Resolve(name, x.ep.kind)
-	if !ok {
+	if !ok || !may(x.key, m) {
 		if x.req.Model == "" {
 			return openai.ModelRequired()
 		}

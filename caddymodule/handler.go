@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"assistant/internal/keys"
 	"assistant/internal/openai"
 	"assistant/modeldir"
 )
@@ -98,14 +99,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			openai.MethodNotAllowed(http.MethodPost).WriteTo(w)
 			return nil
 		}
-		return h.serveModel(w, r, ep)
+		key, ok := h.identify(w, r)
+		if !ok {
+			return nil
+		}
+		end, ok := begin(w, key)
+		if !ok {
+			return nil
+		}
+		defer end()
+		return h.serveModel(w, r, ep, key)
 	}
 	var serve func(http.ResponseWriter, *http.Request)
 	switch {
 	case path == "/v1/models" || path == "/models":
-		serve = h.serveModels
+		serve = h.forKey(h.serveModels)
 	case strings.HasPrefix(path, "/v1/models/"):
-		serve = h.serveModelCard
+		serve = h.forKey(h.serveModelCard)
 	case path == "/health":
 		serve = h.serveHealth
 	case path == "/readyz":
@@ -122,6 +132,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	serve(w, r)
 	return nil
+}
+
+// forKey gives what serves the list of models the key that a request carries.
+func (h *Handler) forKey(serve func(http.ResponseWriter, *http.Request, *keys.Key)) func(http.ResponseWriter, *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if key, ok := h.identify(w, r); ok {
+			serve(w, r, key)
+		}
+	}
 }
 
 // requestIDHeader names a request in logs of both sides. OpenAI's SDKs show it as request_id.

@@ -6,29 +6,37 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
 	"assistant/activator"
+	"assistant/internal/keys"
 	"assistant/internal/openai"
 	"assistant/lifecycle/engine"
 	"assistant/modeldir"
 )
 
 // serveModels lists the models. It starts nothing and asks no engine.
-func (h *Handler) serveModels(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, h.rt.list())
+func (h *Handler) serveModels(w http.ResponseWriter, _ *http.Request, key *keys.Key) {
+	if key == nil {
+		writeJSON(w, http.StatusOK, h.rt.list())
+		return
+	}
+	view := h.rt.view()
+	cards := slices.DeleteFunc(view.cards(), func(c openai.ModelCard) bool { return !key.May(append([]string{c.ID}, c.Aliases...)...) })
+	writeJSON(w, http.StatusOK, openai.ModelList{Data: cards}.JSON())
 }
 
 // serveModelCard tells of one model. Its id may hold slashes, and may be an alias.
-func (h *Handler) serveModelCard(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) serveModelCard(w http.ResponseWriter, r *http.Request, key *keys.Key) {
 	id := strings.TrimPrefix(r.URL.EscapedPath(), "/v1/models/")
 	if plain, err := url.PathUnescape(id); err == nil {
 		id = plain
 	}
 	view := h.rt.view()
 	m, ok := view.catalog.Resolve(id, modeldir.Chat)
-	if !ok {
+	if !ok || !may(key, m) {
 		openai.ModelNotFound(id).WriteTo(w)
 		return
 	}

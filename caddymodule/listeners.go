@@ -7,8 +7,11 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// warnBeyondLoopback tells of HTTP servers that others than this machine can reach: there are no API keys yet.
+// warnBeyondLoopback tells of HTTP servers that others than this machine can reach, unless keys are asked for.
 func (a *App) warnBeyondLoopback() {
+	if a.keys != nil {
+		return
+	}
 	app, err := a.ctx.AppIfConfigured("http")
 	if err != nil {
 		return // no HTTP server: nothing is served
@@ -16,7 +19,7 @@ func (a *App) warnBeyondLoopback() {
 	for name, server := range app.(*caddyhttp.App).Servers { //nolint:errcheck,forcetypeassert // the ID says so
 		for _, listen := range server.Listen {
 			if !loopback(listen) {
-				a.log.Warn("listener beyond loopback: whoever reaches it can use every model; bind it to 127.0.0.1 unless that is meant",
+				a.log.Warn("listener beyond loopback: whoever reaches it can use every model; bind it to 127.0.0.1, or set keys, unless that is meant",
 					"server", name, "listen", listen)
 			}
 		}

@@ -148,6 +148,21 @@ func UnsupportedMedia(contentType string) *Error {
 	}
 }
 
+// InvalidKey says that the request's API key is not accepted.
+func InvalidKey(why string) *Error {
+	return &Error{
+		Status: http.StatusUnauthorized, Type: TypeInvalidRequest, Code: "invalid_api_key",
+		Message: why + ": send one that this server knows, as Authorization: Bearer KEY",
+	}
+}
+
+// KeyLimit says that an API key has used what it may; retryAfter is when it may go on, 0 if that depends on its other requests.
+func KeyLimit(why string, retryAfter time.Duration) *Error {
+	return &Error{
+		Status: http.StatusTooManyRequests, Type: TypeRateLimit, Code: CodeRateLimit, RetryAfter: max(retryAfter, time.Second), Message: why,
+	}
+}
+
 // Unserved says that the model's engine serves no models of its kind. why tells what to do about it.
 func Unserved(model, why string) *Error {
 	return &Error{

@@ -1,0 +1,153 @@
+package keys
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+	"golang.org/x/time/rate"
+)
+
+// rawFile is the file as written.
+type rawFile struct {
+	Keys []rawKey `toml:"keys"`
+}
+
+type rawKey struct {
+	Name              string    `toml:"name"`
+	SHA256            string    `toml:"sha256"`
+	Key               string    `toml:"key"` // the key itself, by {env.NAME} or {file./path}
+	Owner             string    `toml:"owner"`
+	Team              string    `toml:"team"`
+	Models            []string  `toml:"models"`
+	RequestsPerMinute int       `toml:"requests_per_minute"`
+	Concurrent        int       `toml:"concurrent_requests"`
+	Expires           time.Time `toml:"expires"`
+}
+
+// digest is the SHA-256 of a key.
+type digest [32]byte
+
+// parse reads the file strictly. Errors name the file, and the place or the key.
+func parse(file string, data []byte) (map[digest]*Key, error) {
+	var raw rawFile
+	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&raw); err != nil {
+		return nil, placed(file, err)
+	}
+	keys := make(map[digest]*Key, len(raw.Keys))
+	names := map[string]bool{}
+	for i, r := range raw.Keys {
+		sum, k, err := r.key()
+		switch {
+		case err != nil:
+		case names[k.Name]:
+			err = fmt.Errorf("name: %q is another key's already: choose another", k.Name)
+		case keys[sum] != nil:
+			err = fmt.Errorf("it is the same as %q: remove one", keys[sum].Name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: keys[%d]: %w", file, i, err)
+		}
+		names[k.Name], keys[sum] = true, k
+	}
+	return keys, nil
+}
+
+// placed puts file, line and column before an error of the decoder's.
+func placed(file string, err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		e := strict.Errors[0]
+		line, column := e.Position()
+		return fmt.Errorf("%s:%d:%d: %s: unknown key", file, line, column, strings.Join(e.Key(), "."))
+	}
+	var at *toml.DecodeError
+	if errors.As(err, &at) {
+		line, column := at.Position()
+		return fmt.Errorf("%s:%d:%d: %w", file, line, column, err)
+	}
+	return fmt.Errorf("%s: %w", file, err)
+}
+
+func (r rawKey) key() (sum digest, k *Key, err error) {
+	if r.Name == "" {
+		return sum, nil, errors.New("name: is missing: it is how logs call the key")
+	}
+	if sum, err = r.digest(); err != nil {
+		return sum, nil, err
+	}
+	if r.RequestsPerMinute < 0 || r.Concurrent < 0 {
+		return sum, nil, errors.New("requests_per_minute and concurrent_requests must not be negative: leave them out for no bound")
+	}
+	k = &Key{
+		Name: r.Name, Owner: r.Owner, Team: r.Team, Expires: r.Expires,
+		RequestsPerMinute: r.RequestsPerMinute, Concurrent: r.Concurrent, use: &use{},
+	}
+	if r.RequestsPerMinute > 0 {
+		k.use.requests = rate.NewLimiter(rate.Limit(r.RequestsPerMinute)/60, r.RequestsPerMinute)
+	}
+	for _, m := range r.Models {
+		k.models = append(k.models, glob(m))
+	}
+	if r.Models != nil && k.models == nil {
+		return sum, nil, errors.New("models: is empty, so the key could use nothing: leave it out for all models")
+	}
+	return sum, k, nil
+}
+
+// digest is that of sha256, or of the key itself, which stands elsewhere.
+func (r rawKey) digest() (sum digest, err error) {
+	switch {
+	case r.SHA256 != "" && r.Key != "":
+		return sum, errors.New("has both sha256 and key: remove one")
+	case r.Key != "":
+		secret, err := elsewhere(r.Key)
+		if err != nil {
+			return sum, fmt.Errorf("key: %w", err)
+		}
+		_, _ = hex.Decode(sum[:], []byte(hexSum(secret)))
+		return sum, nil
+	}
+	b, err := hex.DecodeString(r.SHA256)
+	if err != nil || len(b) != len(sum) {
+		return sum, errors.New("sha256: is not the SHA-256 of a key, 64 hexadecimal digits: make one by caddy assistant key new")
+	}
+	return digest(b), nil
+}
+
+// elsewhere reads a secret from where {env.NAME} or {file./path} says. One that is written out is refused: whoever reads the file
+// would have it.
+func elsewhere(s string) (string, error) {
+	name, isEnv := cutBraces(s, "env.")
+	path, isFile := cutBraces(s, "file.")
+	var secret string
+	switch {
+	case isEnv:
+		secret = os.Getenv(name)
+	case isFile:
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		secret = strings.TrimSpace(string(b))
+	default:
+		return "", errors.New("give {env.NAME} or {file./path}, or the key's sha256: a key that is written out is no secret")
+	}
+	if len(secret) < 16 {
+		return "", fmt.Errorf("%s holds no key of at least 16 characters", s)
+	}
+	return secret, nil
+}
+
+func cutBraces(s, kind string) (string, bool) {
+	rest, ok := strings.CutPrefix(s, "{"+kind)
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(rest, "}")
+}

@@ -1,0 +1,125 @@
+package keys
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// lookAgain is how long after it was looked at the file may have changed unnoticed: a key that was taken out of it is of no use
+// after that.
+const lookAgain = 500 * time.Millisecond
+
+// Store is the keys of a file, kept current.
+type Store struct {
+	file string
+	log  *slog.Logger
+	now  func() time.Time
+
+	keys   atomic.Pointer[map[digest]*Key]
+	looked atomic.Int64 // when, in nanoseconds
+
+	mu   sync.Mutex
+	seen fileState // what was read last
+}
+
+// fileState changes when the file does.
+type fileState struct {
+	size     int64
+	modified time.Time
+}
+
+// Open reads the file. It must be good; what becomes of it later is told in the log, and the last good version goes on.
+func Open(file string, log *slog.Logger) (*Store, error) {
+	s := &Store{file: file, log: log, now: time.Now}
+	keys, state, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	s.seen = state
+	s.keys.Store(&keys)
+	s.looked.Store(s.now().UnixNano())
+	return s, nil
+}
+
+func (s *Store) read() (map[digest]*Key, fileState, error) {
+	info, err := os.Stat(s.file)
+	if err != nil {
+		return nil, fileState{}, fmt.Errorf("keys: %w", err)
+	}
+	data, err := os.ReadFile(s.file)
+	if err != nil {
+		return nil, fileState{}, fmt.Errorf("keys: %w", err)
+	}
+	keys, err := parse(s.file, data)
+	return keys, fileState{info.Size(), info.ModTime()}, err
+}
+
+// Reasons for which a key is not accepted.
+var (
+	ErrNone    = errors.New("no API key")
+	ErrUnknown = errors.New("unknown API key")
+	ErrExpired = errors.New("API key expired")
+)
+
+// Verify returns the key that a request carries. What is looked up is its digest, of which nobody can try out a part: how long that
+// takes tells nothing.
+func (s *Store) Verify(key string) (*Key, error) {
+	now := s.now()
+	if now.UnixNano()-s.looked.Load() > int64(lookAgain) {
+		s.refresh(now)
+	}
+	if key == "" {
+		return nil, ErrNone
+	}
+	k := (*s.keys.Load())[sha256.Sum256([]byte(key))]
+	switch {
+	case k == nil:
+		return nil, ErrUnknown
+	case !k.Expires.IsZero() && !now.Before(k.Expires):
+		return nil, ErrExpired
+	}
+	return k, nil
+}
+
+// refresh reads the file again if it changed. A file that is gone or broken leaves all as it was: a slip of the editor must
+// not lock everybody out, and is told.
+func (s *Store) refresh(now time.Time) {
+	if !s.mu.TryLock() {
+		return // somebody is at it
+	}
+	defer s.mu.Unlock()
+	defer s.looked.Store(now.UnixNano())
+	info, err := os.Stat(s.file)
+	if err == nil && (fileState{info.Size(), info.ModTime()}) == s.seen {
+		return
+	}
+	if errors.Is(err, fs.ErrNotExist) && s.seen == (fileState{}) {
+		return // told before
+	}
+	keys, state, err := s.read()
+	if info != nil {
+		s.seen = fileState{info.Size(), info.ModTime()}
+	} else {
+		s.seen = fileState{}
+	}
+	if err != nil {
+		s.log.Error("the keys as they were stay in force", "error", err)
+		return
+	}
+	s.seen = state
+	old := *s.keys.Load()
+	for sum, k := range keys {
+		if before := old[sum]; before != nil && before.RequestsPerMinute == k.RequestsPerMinute {
+			k.use = before.use
+		}
+	}
+	s.keys.Store(&keys)
+	s.log.Info("keys read again", "file", s.file, "keys", len(keys))
+}
