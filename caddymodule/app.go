@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -79,8 +80,12 @@ type App struct {
 	ContextDisk *int64 `json:"context_disk,omitempty"`
 
 	// A TOML file of API keys, made by caddy assistant key new. With it every request needs one of them. It is read again when it
-	// changes. Default: none, and whoever reaches the server may use every model.
+	// changes. Default: keys.toml in state_dir, for requests that do not come from this machine; a first key is made there where
+	// a listener can be reached from elsewhere.
 	Keys string `json:"keys,omitempty"`
+
+	// If true, and no keys are named, whoever reaches the server may use every model. Default: false.
+	Insecure bool `json:"insecure,omitempty"`
 
 	// The largest request body, in bytes. Default: 32 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
@@ -89,8 +94,8 @@ type App struct {
 	log      *slog.Logger
 	rt       *runtime
 	borrowed bool
-	user     *modeldir.Config // Config, read; nil if none
-	keys     *keys.Store      // of Keys; nil if none
+	user     *modeldir.Config            // Config, read; nil if none
+	keys     *atomic.Pointer[keys.Store] // holds nil as long as nobody has one
 }
 
 // CaddyModule returns the Caddy module information.
@@ -100,7 +105,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision borrows the runtime and changes nothing in it: this configuration may still be rejected.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.log = ctx, ctx.Slogger()
+	a.ctx, a.log, a.keys = ctx, ctx.Slogger(), new(atomic.Pointer[keys.Store])
 	rt, _, err := runtimes.LoadOrNew(runtimeKey, newRuntime)
 	if err != nil {
 		return err
@@ -112,10 +117,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.fillIn(); err != nil {
 		return err
 	}
-	if a.Keys != "" {
-		if a.keys, err = keys.Open(a.Keys, a.log); err != nil {
-			return err
-		}
+	if err := a.openKeys(); err != nil {
+		return err
 	}
 	events, err := ctx.App("events")
 	if err != nil {
@@ -242,7 +245,9 @@ func (a *App) settings() activator.Settings {
 // Start offers this configuration to the runtime, which obeys it at once, or when Caddy stops the earlier one: it may
 // still be rejected if another app does not start.
 func (a *App) Start() error {
-	a.warnBeyondLoopback()
+	if err := a.guardListeners(); err != nil {
+		return fmt.Errorf("assistant: %w", err)
+	}
 	if err := a.rt.use(a); err != nil {
 		return fmt.Errorf("assistant: %w", err)
 	}

@@ -54,7 +54,8 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		keep_last     on|off               # the instance used last stays; default off
 //		predict       on|off               # start what is likely to be asked for; default off
 //		context_disk  <size>               # for models with keep_context; 0 = none; default 4GiB
-//		keys          <file>               # API keys, of which each request then needs one; default none
+//		keys          <file>               # API keys, of which each request then needs one; default: see App.Keys
+//		insecure      on|off               # without keys, serve everybody; default off
 //		max_body      <size>               # default 32MiB
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -143,6 +144,8 @@ func (a *App) option(d *caddyfile.Dispenser, option string, args []string) error
 		return size(d, option, arg, a.ContextDisk, true)
 	case "keys":
 		a.Keys = arg
+	case "insecure":
+		return onOff(d, option, arg, &a.Insecure)
 	case "max_body":
 		return size(d, option, arg, &a.MaxBody, false)
 	default:

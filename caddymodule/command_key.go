@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,14 +25,7 @@ func (c *client) keyCommand() *cobra.Command {
 
 func newKey(w io.Writer, name string, models []string, file string) error {
 	key, sum := keys.New()
-	entry := fmt.Sprintf("[[keys]]\nname   = %q\nsha256 = %q\n", name, sum)
-	if len(models) > 0 {
-		quoted := make([]string, len(models))
-		for i, m := range models {
-			quoted[i] = fmt.Sprintf("%q", m)
-		}
-		entry += "models = [" + strings.Join(quoted, ", ") + "]\n"
-	}
+	entry := keys.Entry(name, sum, models)
 	if file == "" {
 		_, err := fmt.Fprintf(w, "%s\n\nThat is the key, which is not shown again. The file that the option keys names gets:\n\n%s", key, entry)
 		return err

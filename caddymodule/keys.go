@@ -3,6 +3,8 @@ package caddymodule
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -14,14 +16,62 @@ import (
 	"assistant/modeldir"
 )
 
-// identify returns the key that a request carries; nil if none is asked for. It answers the request and reports false if that
-// is not accepted.
-func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Key, ok bool) {
-	if h.app.keys == nil {
-		return nil, true
+// openKeys opens the file of keys: the one that is named, which must be good, else that of the state directory, if it is there.
+func (a *App) openKeys() error {
+	if a.Keys == "" && (a.Insecure || !exists(a.ownKeys())) {
+		return nil
 	}
-	key, err := h.app.keys.Verify(apiKey(r.Header))
+	store, err := keys.Open(first(a.Keys, a.ownKeys()), a.log)
 	if err != nil {
+		return err
+	}
+	a.keys.Store(store)
+	return nil
+}
+
+// ownKeys is the file of keys where none is named.
+func (a *App) ownKeys() string { return filepath.Join(a.StateDir, "keys.toml") }
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// guardListeners sees to it that nobody beyond this machine can use models without a key: where a listener can be reached from
+// elsewhere and there are no keys, a first one is made, and printed once.
+func (a *App) guardListeners() error {
+	listen := a.beyondLoopback()
+	switch {
+	case listen == "" || a.keys.Load() != nil:
+		return nil
+	case a.Insecure:
+		a.log.Warn("insecure is on: whoever reaches the listener can use every model", "listen", listen)
+		return nil
+	}
+	if err := os.MkdirAll(a.StateDir, 0o700); err != nil {
+		return err
+	}
+	key, err := keys.Create(a.ownKeys(), "first")
+	if err != nil {
+		return err
+	}
+	if err := a.openKeys(); err != nil {
+		return err
+	}
+	a.log.Warn("a first API key was made, as a listener can be reached from elsewhere: it was printed once", "listen", listen, "file", a.ownKeys())
+	_, _ = fmt.Fprintf(os.Stderr, "\nThe API key for requests from other machines, which is not shown again:\n\n  %s\n\nMore: caddy assistant key new NAME --file %s\n\n", key, a.ownKeys())
+	return nil
+}
+
+// identify returns the key that a request carries; nil if it needs none. It answers the request and reports false if that
+// is not accepted. Without a file of keys that is named, requests of this machine need none; one that is known counts all the same.
+func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Key, ok bool) {
+	free := h.app.Keys == "" && (h.app.Insecure || fromHere(r))
+	key, err := verify(h.app.keys.Load(), apiKey(r.Header))
+	if err != nil {
+		if free {
+			return nil, true // SDKs send some key whether they have one or not
+		}
 		w.Header().Set("Www-Authenticate", "Bearer")
 		openai.InvalidKey(err.Error()).WriteTo(w)
 		return nil, false
@@ -35,6 +85,13 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Ke
 		repl.Set("http.assistant.team", key.Team)
 	}
 	return key, true
+}
+
+func verify(store *keys.Store, key string) (*keys.Key, error) {
+	if store == nil {
+		return nil, keys.ErrNone
+	}
+	return store.Verify(key)
 }
 
 // begin takes the request's share of its key's bounds, and tells the client how much is left, as OpenAI does. It answers the

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"assistant/internal/keys"
 )
@@ -150,5 +153,121 @@ func TestKeyNew(t *testing.T) {
 	var out strings.Builder
 	if err := newKey(&out, "carol", nil, ""); err != nil || !strings.Contains(out.String(), `name   = "carol"`) {
 		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+// TestOthersNeedAKey: a server that names no keys is free for this machine only.
+func TestOthersNeedAKey(t *testing.T) {
+	for _, insecure := range []bool{false, true} {
+		s := newSite(t)
+		s.model("mine", "", "--tokens", "3")
+		s.app["insecure"] = insecure
+		s.start()
+		want := http.StatusUnauthorized
+		if insecure {
+			want = http.StatusOK
+		}
+		if a := s.ask(http.MethodPost, chatPath, question("mine"), "Authorization", "Bearer unused"); a.status != http.StatusOK {
+			t.Errorf("from here, with a key that nobody knows: %d %s", a.status, a.body)
+		}
+		for name, header := range map[string][]string{
+			"handed on": {"X-Forwarded-For", "192.0.2.1"}, "forwarded": {"Forwarded", "for=192.0.2.1"}, "rebound": {"Host", "evil.example"},
+		} {
+			if a := s.ask(http.MethodPost, chatPath, question("mine"), header...); a.status != want {
+				t.Errorf("insecure %v, %s: %d %s", insecure, name, a.status, a.body)
+			}
+			if a := s.ask(http.MethodGet, "/v1/models", "", header...); a.status != want {
+				t.Errorf("insecure %v, %s, list: %d", insecure, name, a.status)
+			}
+		}
+		s.end()
+	}
+}
+
+// TestAFirstKeyIsMade: where a listener can be reached from elsewhere, once.
+func TestAFirstKeyIsMade(t *testing.T) {
+	s := newSite(t)
+	s.model("mine", "", "--tokens", "3")
+	s.listen = ":" + s.port
+	file := filepath.Join(s.root, "state", "keys.toml")
+	var cfg caddy.Config
+	if err := json.Unmarshal(s.json(), &cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Validate(&cfg); err != nil || exists(file) {
+		t.Errorf("validating made %v, %v", exists(file), err)
+	}
+	printed := stderrOf(t, func() { s.start() })
+	_, rest, ok := strings.Cut(printed, "not shown again:")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) == 0 || !strings.HasPrefix(fields[0], "sk-assistant-") {
+		t.Fatalf("printed %q", printed)
+	}
+	away := []string{"X-Forwarded-For", "192.0.2.1"}
+	if a := s.ask(http.MethodPost, chatPath, question("mine"), away...); a.status != http.StatusUnauthorized {
+		t.Errorf("without it: %d", a.status)
+	}
+	if a := s.ask(http.MethodPost, chatPath, question("mine"), append(away, "Authorization", "Bearer "+fields[0])...); a.status != http.StatusOK {
+		t.Errorf("with it: %d %s", a.status, a.body)
+	}
+	if a := s.ask(http.MethodPost, chatPath, question("mine")); a.status != http.StatusOK {
+		t.Errorf("from here: %d %s", a.status, a.body)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file: %v, %v", info, err)
+	}
+	if log, _ := os.ReadFile(s.log()); strings.Contains(string(log), fields[0]) {
+		t.Error("the key is in the log")
+	}
+	if again := stderrOf(t, s.load); strings.Contains(again, "sk-assistant-") {
+		t.Error("it was printed again")
+	}
+}
+
+// stderrOf is what is printed while something is done.
+func stderrOf(t *testing.T, do func()) string {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "stderr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	old := os.Stderr
+	os.Stderr = f
+	defer func() { os.Stderr = old }()
+	do()
+	b, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestFromHere(t *testing.T) {
+	for _, c := range []struct {
+		peer, host, header string
+		want               bool
+	}{
+		{"127.0.0.1:1234", "localhost", "", true},
+		{"127.0.0.1:1234", "127.0.0.1:8080", "", true},
+		{"[::1]:1234", "[::1]:8080", "", true},
+		{"[::ffff:127.0.0.1]:1", "models.localhost:8080", "", true},
+		{"@", "localhost", "", true},
+		{"", "localhost", "", true},
+		{"192.0.2.1:1234", "localhost", "", false},
+		{"127.0.0.1:1234", "evil.example", "", false},
+		{"127.0.0.1:1234", "localhost.evil.example", "", false},
+		{"127.0.0.1:1234", "", "", false},
+		{"127.0.0.1:1234", "localhost", "X-Forwarded-Host", false},
+		{"127.0.0.1:1234", "localhost", "Forwarded", false},
+		{"127.0.0.1:1234", "localhost", "X-Real-Ip", false},
+	} {
+		r := &http.Request{RemoteAddr: c.peer, Host: c.host, Header: http.Header{}}
+		if c.header != "" {
+			r.Header.Set(c.header, "x")
+		}
+		if fromHere(r) != c.want {
+			t.Errorf("%+v: %v", c, !c.want)
+		}
 	}
 }

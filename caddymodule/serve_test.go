@@ -149,7 +149,7 @@ func TestRequestsThatCannotBeServed(t *testing.T) {
 		})
 	}
 	t.Run("too long, in chunks", func(t *testing.T) {
-		a := s.dispatch(fmt.Sprintf("POST %s HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n",
+		a := s.dispatch(fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n",
 			chatPath, len(long), long))
 		if a.status != http.StatusRequestEntityTooLarge {
 			t.Errorf("status %d, want 413: %s", a.status, a.body)
@@ -166,13 +166,13 @@ func TestOddClientsAreServed(t *testing.T) {
 		s.model("m", "")
 		s.start()
 		body := question("m")
-		a := s.dispatch("POST " + chatPath + " HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n" +
+		a := s.dispatch("POST " + chatPath + " HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n" +
 			"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n" +
 			fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
 		if a.status != http.StatusOK || a.err != nil {
 			t.Errorf("h2c offered: status %d, %v: %s", a.status, a.err, a.body)
 		}
-		a = s.dispatch("POST " + chatPath + " HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" +
+		a = s.dispatch("POST " + chatPath + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
 			fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body))
 		if a.status != http.StatusOK || a.err != nil {
 			t.Errorf("chunked, no content type: status %d, %v: %s", a.status, a.err, a.body)

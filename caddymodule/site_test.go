@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,6 +37,7 @@ type site struct {
 	engine string // the fake engine's program
 	root   string // everything that is written
 	port   string
+	listen string // "" = 127.0.0.1:port
 
 	// Parts of its configuration; a test changes them and loads anew.
 	app     map[string]any
@@ -96,7 +98,7 @@ func (s *site) json() []byte {
 		"http": map[string]any{
 			"grace_period": "20s",
 			"servers": map[string]any{"site": map[string]any{
-				"listen":          []string{"127.0.0.1:" + s.port},
+				"listen":          []string{cmp.Or(s.listen, "127.0.0.1:"+s.port)},
 				"automatic_https": map[string]any{"disable": true},
 				"routes": []any{map[string]any{"handle": []any{
 					s.handler,
@@ -290,6 +292,7 @@ func do(ctx context.Context, method, url, body string, header ...string) (answer
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
+	req.Host = cmp.Or(req.Header.Get("Host"), req.Host)
 	if body != "" && req.Header.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
