@@ -191,7 +191,7 @@ func TestCancel(t *testing.T) {
 			}
 		}
 		head, _ := g.answer(next)
-		if head != "200 text/event-stream" || late > 5 {
+		if head != "200 text/event-stream" || late > 50 { // what it was ahead of us; the context would hold thousands
 			t.Errorf("%s: %d frames after the cancel, then %s", name, late, head)
 		}
 		t.Logf("%s: the next had its answer %v after the cancel", name, time.Since(began).Round(time.Millisecond))

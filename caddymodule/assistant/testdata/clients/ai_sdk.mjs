@@ -35,13 +35,13 @@ async function leaves() {
   return (await generateText(ask({ maxOutputTokens: 2 }))).text;
 }
 
-const weather = tool({ description: 'The weather', inputSchema: z.object({ city: z.string() }) });
+const weather = tool({ description: 'The weather', inputSchema: z.object({ city: z.string().max(8) }) });
 await run([
   ['plain', async () => { const r = await generateText(ask({ maxOutputTokens: 5 })); return [r.text, r.finishReason]; }, [' 1 2 3 4 5', 'length']],
   ['stream', () => stream({ maxOutputTokens: 7 }), [' 1 2 3 4 5 6 7', 'length', 7]],
   ['stream to its end', async () => (await stream({}))[1], 'stop'],
   ['stop', async () => (await stream({ stopSequences: [' 4'] })).slice(0, 2), [' 1 2 3', 'stop']],
-  ['tools', async () => { const r = await generateText(ask({ model: provider(TOOLS), prompt: 'use the tool', tools: { weather }, toolChoice: E.TOOL_CHOICE, maxOutputTokens: 100 })); return [r.finishReason, r.toolCalls[0]?.toolName]; }, ['tool-calls', 'weather']],
+  ['tools', async () => { const r = await generateText(ask({ model: provider(TOOLS), prompt: 'use the tool', tools: { weather }, toolChoice: E.TOOL_CHOICE, maxOutputTokens: 200 })); return [r.finishReason, r.toolCalls[0]?.toolName]; }, ['tool-calls', 'weather']],
   ['no such model', refused, [true, 404]],
   ['embeddings', async () => (await embedMany({ model: provider.textEmbeddingModel(EMBED), values: ['a', 'b'], maxRetries: 0 })).embeddings.map((e) => e.length), [384, 384]],
   ['client leaves', leaves, ' 1 2'],

@@ -2,10 +2,12 @@
 import json
 import os
 import traceback
+from typing import Annotated
 
 import openai
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from pydantic import Field
 
 E = os.environ
 COUNT, CHAT, TOOLS, EMBED = (E["ENGINE"] + "-" + kind for kind in ("count", "chat", "tools", "embed"))
@@ -16,7 +18,7 @@ def chat(model=COUNT, **more):
 
 
 @tool
-def weather(city: str) -> str:
+def weather(city: Annotated[str, Field(max_length=8)]) -> str:
     """The weather in a city."""
     return "fine"
 
@@ -51,7 +53,7 @@ CASES = [
     ("plain", lambda: chat(max_tokens=5).invoke("Count.").content, " 1 2 3 4 5"),
     ("stream", stream, (" 1 2 3 4 5 6 7", ["length"])),
     ("stop", lambda: chat().invoke("Count.", stop=[" 4"]).content, " 1 2 3"),
-    ("tools", lambda: [c["name"] for c in chat(TOOLS, max_tokens=100).bind_tools([weather], tool_choice=E["TOOL_CHOICE"]).invoke("use the tool").tool_calls], ["weather"]),
+    ("tools", lambda: [c["name"] for c in chat(TOOLS, max_tokens=200).bind_tools([weather], tool_choice=E["TOOL_CHOICE"]).invoke("use the tool").tool_calls], ["weather"]),
     ("no such model", refused, "model"),
     ("embeddings", lambda: embed(check_embedding_ctx_length=False), [384, 384]),
 ]

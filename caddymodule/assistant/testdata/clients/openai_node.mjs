@@ -7,7 +7,7 @@ const E = process.env;
 const client = new OpenAI.OpenAI({ baseURL: E.BASE_URL, apiKey: 'unused', maxRetries: 0 });
 const [COUNT, CHAT, TOOLS, EMBED] = ['count', 'chat', 'tools', 'embed'].map((kind) => `${E.ENGINE}-${kind}`);
 const count = [{ role: 'user', content: 'Count.' }];
-const parameters = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] };
+const parameters = { type: 'object', properties: { city: { type: 'string', maxLength: 8 } }, required: ['city'] };
 
 const chat = (more) => client.chat.completions.create({ model: COUNT, messages: count, ...more });
 
@@ -46,14 +46,14 @@ async function helper() {
 }
 
 async function tools() {
-  const answer = await chat({ model: TOOLS, messages: [{ role: 'user', content: 'use the tool' }], tools: [{ type: 'function', function: { name: 'weather', parameters } }], tool_choice: E.TOOL_CHOICE, max_tokens: 100 });
+  const answer = await chat({ model: TOOLS, messages: [{ role: 'user', content: 'use the tool' }], tools: [{ type: 'function', function: { name: 'weather', parameters } }], tool_choice: E.TOOL_CHOICE, max_tokens: 200 });
   return [answer.choices[0].finish_reason, answer.choices[0].message.tool_calls[0].function.name];
 }
 
 async function schema() {
   const response_format = { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object', properties: { a: { type: 'boolean' } }, required: ['a'], additionalProperties: false } } };
   if (E.SCHEMA !== '1') return refused({ response_format });
-  const answer = await chat({ model: CHAT, response_format, max_tokens: 60 });
+  const answer = await chat({ model: CHAT, response_format, max_tokens: 200 });
   return Object.keys(JSON.parse(answer.choices[0].message.content));
 }
 

@@ -9,7 +9,7 @@ E = os.environ
 client = openai.OpenAI(base_url=E["BASE_URL"], api_key="unused", max_retries=0)
 COUNT, CHAT, TOOLS, EMBED = (E["ENGINE"] + "-" + kind for kind in ("count", "chat", "tools", "embed"))
 count = [{"role": "user", "content": "Count."}]
-weather = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
+weather = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string", "maxLength": 8}}, "required": ["city"]}}}
 
 
 def chat(model=COUNT, messages=count, **more):
@@ -39,7 +39,7 @@ def helper():
 
 
 def tools():
-    answer = chat(TOOLS, [{"role": "user", "content": "use the tool"}], tools=[weather], tool_choice=E["TOOL_CHOICE"], max_tokens=100).choices[0]
+    answer = chat(TOOLS, [{"role": "user", "content": "use the tool"}], tools=[weather], tool_choice=E["TOOL_CHOICE"], max_tokens=200).choices[0]
     return answer.finish_reason, answer.message.tool_calls[0].function.name
 
 
@@ -57,7 +57,7 @@ def schema():
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}}}
     if E["SCHEMA"] != "1":
         return refused(openai.BadRequestError, response_format=wanted)
-    return list(json.loads(chat(CHAT, response_format=wanted, max_tokens=60).choices[0].message.content))
+    return list(json.loads(chat(CHAT, response_format=wanted, max_tokens=200).choices[0].message.content))
 
 
 def leaves():

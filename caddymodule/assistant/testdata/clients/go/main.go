@@ -58,12 +58,12 @@ func stream(p openai.ChatCompletionNewParams) string {
 }
 
 func tools() string {
-	p := params(100)
+	p := params(200)
 	p.Model = os.Getenv("ENGINE") + "-tools"
 	p.Messages = []openai.ChatCompletionMessageParamUnion{openai.UserMessage("use the tool")}
 	p.Tools = []openai.ChatCompletionToolUnionParam{openai.ChatCompletionFunctionTool(shared.FunctionDefinitionParam{
 		Name:       "weather",
-		Parameters: shared.FunctionParameters{"type": "object", "properties": map[string]any{"city": map[string]any{"type": "string"}}, "required": []string{"city"}},
+		Parameters: shared.FunctionParameters{"type": "object", "properties": map[string]any{"city": map[string]any{"type": "string", "maxLength": 8}}, "required": []string{"city"}},
 	})}
 	p.ToolChoice = openai.ChatCompletionToolChoiceOptionUnionParam{OfAuto: openai.String(os.Getenv("TOOL_CHOICE"))}
 	c, err := client.Chat.Completions.New(ctx, p)
