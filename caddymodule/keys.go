@@ -67,7 +67,7 @@ func (a *App) guardListeners() error {
 // is not accepted. Without a file of keys that is named, requests of this machine need none; one that is known counts all the same.
 func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Key, ok bool) {
 	free := h.app.Keys == "" && (h.app.Insecure || fromHere(r))
-	key, err := verify(h.app.keys.Load(), apiKey(r.Header))
+	key, err := h.app.verify(apiKey(r.Header))
 	if err != nil {
 		if free {
 			return nil, true // SDKs send some key whether they have one or not
@@ -87,11 +87,22 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Ke
 	return key, true
 }
 
-func verify(store *keys.Store, key string) (*keys.Key, error) {
-	if store == nil {
-		return nil, keys.ErrNone
+// verify looks a key up. Keys that were made in the state directory since the start count as well.
+func (a *App) verify(key string) (*keys.Key, error) {
+	if a.keys.Load() == nil && key != "" {
+		if err := a.openKeys(); err != nil {
+			a.log.Error("the file of keys is no good", "error", err)
+		}
 	}
-	return store.Verify(key)
+	store := a.keys.Load()
+	switch {
+	case store != nil:
+		return store.Verify(key)
+	case key == "":
+		return nil, keys.ErrNone
+	default:
+		return nil, keys.ErrUnknown
+	}
 }
 
 // begin takes the request's share of its key's bounds, and tells the client how much is left, as OpenAI does. It answers the

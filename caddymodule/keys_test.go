@@ -243,6 +243,26 @@ func stderrOf(t *testing.T, do func()) string {
 	return string(b)
 }
 
+// TestKeysMadeLaterCount: who could not be served for want of any key need not restart the server.
+func TestKeysMadeLaterCount(t *testing.T) {
+	s := newSite(t)
+	s.model("mine", "", "--tokens", "3")
+	s.start()
+	ask := func(key string) int {
+		return s.ask(http.MethodPost, chatPath, question("mine"), "Host", "models.example", "Authorization", "Bearer "+key).status
+	}
+	if got := ask("sk-none"); got != http.StatusUnauthorized {
+		t.Errorf("before there are any: %d", got)
+	}
+	key, err := keys.Create(filepath.Join(s.root, "state", "keys.toml"), "later")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(key); got != http.StatusOK {
+		t.Errorf("with one that was made: %d", got)
+	}
+}
+
 func TestFromHere(t *testing.T) {
 	for _, c := range []struct {
 		peer, host, header string
