@@ -6,7 +6,6 @@
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-has cargo || fail "Rust is missing: install it (https://rustup.rs)"
 guest=$root/engines/assistant-guest
 wasm=assistant-guest.wasm
 built=${CARGO_TARGET_DIR:-$cache/guest-target}
@@ -16,12 +15,8 @@ if [ "${1-}" = --test ]; then
 	CARGO_TARGET_DIR=$built exec cargo test --quiet --locked >&2
 fi
 target=wasm32-wasip1
-# Rust's own version and target are those of rust-toolchain.toml, where rustup is.
+rust_target $target
 sysroot=$(rustc --print sysroot)
-if ! [ -d "$sysroot/lib/rustlib/$target/lib" ]; then
-	has rustup || fail "Rust has no library for $target, and there is no rustup to get it: install Rust by rustup (https://rustup.rs)"
-	rustup target add $target >&2
-fi
 cargo fetch --quiet --locked --target $target >&2 || fail "the crates of engines/assistant-guest/Cargo.lock cannot be had"
 # No path of this machine may be in it. The folder of crates has the registry's address in its name.
 RUSTFLAGS="--remap-path-prefix=$guest=/guest --remap-path-prefix=$sysroot=/rust"

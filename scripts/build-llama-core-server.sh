@@ -17,10 +17,7 @@ if ! [ -f "$built/$name" ]; then
 	target=wasm32-wasip1
 	(
 		cd "$sources"
-		if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
-			has rustup || fail "Rust has no library for $target, and there is no rustup to get it: install Rust by rustup (https://rustup.rs)"
-			rustup target add $target >&2
-		fi
+		rust_target $target
 		# Without the first the sockets of WasmEdge are not used.
 		RUSTFLAGS="--cfg wasmedge --cfg tokio_unstable" CARGO_TARGET_DIR="$cache/llama-core-target" cargo build --quiet --release --locked --target $target >&2
 	) || fail "the stand-in for llama-api-server could not be built"

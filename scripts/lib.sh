@@ -81,6 +81,16 @@ fetch_wheels() {
 # tool NAME prints the path of a program of tools/go.mod, after building it.
 tool() { CGO_ENABLED=0 go tool -n -modfile=tools/go.mod "$1"; }
 
+# rust_target TARGET makes sure that the Rust of this folder compiles for TARGET. Its
+# rust-toolchain.toml asks for it already; a toolchain set by RUSTUP_TOOLCHAIN does not read that.
+rust_target() {
+	has cargo || fail "Rust is missing: install it (https://rustup.rs)"
+	if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; then
+		has rustup || fail "Rust has no library for $1, and there is no rustup to get it: install Rust by rustup (https://rustup.rs)"
+		rustup target add "$1" >&2
+	fi
+}
+
 sets_up_cache
 # CGO_ENABLED is not set here: the binary is built without, the race detector needs it.
 GOFLAGS="${GOFLAGS-} -trimpath -buildvcs=false"

@@ -29,8 +29,9 @@ portable() {
 
 # guest COMMAND… runs cargo on our guest for WasmEdge.
 guest() (
-	has cargo || fail "Rust is missing: install it (https://rustup.rs)"
-	cd engines/assistant-guest && CARGO_TARGET_DIR="$cache/guest-target" cargo "$@"
+	cd engines/assistant-guest
+	rust_target wasm32-wasip1
+	CARGO_TARGET_DIR="$cache/guest-target" cargo "$@"
 )
 
 scripts/build.sh
