@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"assistant/activator"
+	"assistant/internal/dialect"
 	"assistant/internal/keys"
 	"assistant/internal/openai"
 	"assistant/internal/upstream"
@@ -40,7 +41,8 @@ type exchange struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	ep      endpoint
-	key     *keys.Key // nil = none is asked for
+	key     *keys.Key       // nil = none is asked for
+	client  *dialect.Writer // what w is for clients of another API; nil = w is the client's own
 	body    *openai.Body
 	req     openai.Request
 	model   *modeldir.Model
@@ -57,9 +59,8 @@ type exchange struct {
 	bytes  int64 // of the answer
 }
 
-// serveModel answers a request by an instance of the model it names.
-func (h *Handler) serveModel(w http.ResponseWriter, r *http.Request, ep endpoint, key *keys.Key) error {
-	x := &exchange{h: h, w: w, r: r, ep: ep, key: key}
+// serve answers the request by an instance of the model it names.
+func (x *exchange) serve() error {
 	err := x.read()
 	if x.body != nil {
 		defer x.body.Close()
@@ -73,7 +74,7 @@ func (h *Handler) serveModel(w http.ResponseWriter, r *http.Request, ep endpoint
 	if err != nil {
 		return x.fail(err)
 	}
-	x.stats = h.rt.stats.of(x.model.Name)
+	x.stats = x.h.rt.stats.of(x.model.Name)
 	x.stats.requestBytes.AddInt64(x.body.Len())
 	x.tap = taps.Get().(*openai.UsageTap) //nolint:errcheck,forcetypeassert // nothing else is in the pool
 	defer x.count()
@@ -104,15 +105,51 @@ func (x *exchange) read() error {
 	if kind := x.r.Header.Get("Content-Type"); kind != "" && !mayBeJSON(kind) {
 		return openai.UnsupportedMedia(kind)
 	}
+	if err := x.take(x.r.Body, x.r.ContentLength, x.h.app.MaxBody); err != nil {
+		return err
+	}
+	if x.ep.api != nil {
+		if err := x.translate(); err != nil {
+			return err
+		}
+	}
 	var err error
-	x.body, err = openai.ReadBody(x.r.Body, x.r.ContentLength, openai.Limits{
-		MaxBody: x.h.app.MaxBody, MaxMemory: min(x.h.app.MaxBody, openai.DefaultMaxBody), Budget: x.h.rt.budget,
+	x.req, err = openai.Scan(x.body.Bytes())
+	return err
+}
+
+// take makes what is read the body, in place of the one that was.
+func (x *exchange) take(r io.Reader, length, limit int64) error {
+	body, err := openai.ReadBody(r, length, openai.Limits{
+		MaxBody: limit, MaxMemory: min(limit, openai.DefaultMaxBody), Budget: x.h.rt.budget,
 	})
 	if err != nil {
 		return err
 	}
-	x.req, err = openai.Scan(x.body.Bytes())
-	return err
+	if x.body != nil {
+		x.body.Close()
+	}
+	x.body = body
+	return nil
+}
+
+// translate makes a request of another API one to an endpoint of OpenAI's.
+func (x *exchange) translate() error {
+	call, err := x.ep.api.read(x, x.body.Bytes())
+	if err != nil {
+		return err
+	}
+	path, body := call.Path(), call.Body()
+	if err := x.take(bytes.NewReader(body), int64(len(body)), int64(len(body))); err != nil {
+		return err
+	}
+	x.client.Answers(call)
+	x.ep = endpoints[path]
+	x.r = x.r.Clone(x.r.Context())
+	x.r.URL.Path, x.r.URL.RawPath, x.r.URL.RawQuery = path, "", ""
+	x.r.Header.Set("Content-Type", "application/json")
+	x.r.Header.Del("Accept-Encoding") // the answer is read here
+	return nil
 }
 
 // mayBeJSON refuses only what surely is no JSON: curl -d says application/x-www-form-urlencoded of anything.
@@ -426,6 +463,11 @@ func (x *exchange) broken(err error) error {
 	if !errors.As(err, &engine) || x.r.Context().Err() != nil {
 		x.status = statusClientGone
 		return caddyhttp.Error(statusClientGone, err)
+	}
+	if x.client != nil {
+		x.client.Fail(openai.EngineCrashed(x.model.Name))
+		x.status = http.StatusBadGateway
+		return nil
 	}
 	if strings.HasPrefix(x.w.Header().Get("Content-Type"), "text/event-stream") {
 		_, _ = io.WriteString(x.w, "\n\n") // it may have broken off in the middle of a line

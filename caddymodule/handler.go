@@ -16,7 +16,6 @@ import (
 
 	"assistant/internal/keys"
 	"assistant/internal/openai"
-	"assistant/modeldir"
 )
 
 func init() { caddy.RegisterModule(Handler{}) }
@@ -75,74 +74,6 @@ func (h *Handler) Validate() error {
 	return nil
 }
 
-// endpoint is a path of the API that a model answers.
-type endpoint struct {
-	kind  modeldir.Kind
-	raw   bool        // it is not of text: nothing of it is looked at or repaired
-	joins bool        // a plain answer can be put together from a stream
-	join  openai.Kind // which one it is
-}
-
-var endpoints = map[string]endpoint{
-	"/v1/chat/completions": {kind: modeldir.Chat, joins: true, join: openai.Chat},
-	"/v1/completions":      {kind: modeldir.Chat, joins: true, join: openai.Completion},
-	"/v1/embeddings":       {kind: modeldir.Embedding, join: openai.Embeddings},
-	"/v1/audio/speech":     {kind: modeldir.Speech, raw: true},
-}
-
-// ServeHTTP implements caddyhttp.MiddlewareHandler.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	path := r.URL.Path
-	if ep, ok := endpoints[path]; ok {
-		setRequestID(w, r)
-		if r.Method != http.MethodPost {
-			openai.MethodNotAllowed(http.MethodPost).WriteTo(w)
-			return nil
-		}
-		key, ok := h.identify(w, r)
-		if !ok {
-			return nil
-		}
-		end, ok := begin(w, key)
-		if !ok {
-			return nil
-		}
-		defer end()
-		return h.serveModel(w, r, ep, key)
-	}
-	var serve func(http.ResponseWriter, *http.Request)
-	switch {
-	case path == "/v1/models" || path == "/models":
-		serve = h.forKey(h.serveModels)
-	case strings.HasPrefix(path, "/v1/models/"):
-		serve = h.forKey(h.serveModelCard)
-	case path == "/health":
-		serve = h.serveHealth
-	case path == "/readyz":
-		serve = h.serveReady
-	case h.Metrics != "" && path == h.Metrics:
-		serve = func(w http.ResponseWriter, _ *http.Request) { h.rt.serveMetrics(w) }
-	default:
-		return next.ServeHTTP(w, r)
-	}
-	setRequestID(w, r)
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		openai.MethodNotAllowed("GET, HEAD").WriteTo(w)
-		return nil
-	}
-	serve(w, r)
-	return nil
-}
-
-// forKey gives what serves the list of models the key that a request carries.
-func (h *Handler) forKey(serve func(http.ResponseWriter, *http.Request, *keys.Key)) func(http.ResponseWriter, *http.Request) {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if key, ok := h.identify(w, r); ok {
-			serve(w, r, key)
-		}
-	}
-}
-
 // requestIDHeader names a request in logs of both sides. OpenAI's SDKs show it as request_id.
 const requestIDHeader = "X-Request-Id"
 
@@ -178,12 +109,12 @@ func printable(id string) bool {
 }
 
 // serveHealth says that the server is up. It tells nothing of engines: none need be.
-func (h *Handler) serveHealth(w http.ResponseWriter, _ *http.Request) {
+func (h *Handler) serveHealth(w http.ResponseWriter, _ *http.Request, _ *keys.Key) {
 	writeJSON(w, http.StatusOK, []byte(`{"status":"ok"}`))
 }
 
 // serveReady says whether requests are taken: the models are known and the server is not going down.
-func (h *Handler) serveReady(w http.ResponseWriter, _ *http.Request) {
+func (h *Handler) serveReady(w http.ResponseWriter, _ *http.Request, _ *keys.Key) {
 	select {
 	case <-h.rt.ready:
 		if !caddy.Exiting() {

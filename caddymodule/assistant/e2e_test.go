@@ -400,7 +400,9 @@ func TestClientOfAPlainRequestThatLeavesFreesTheSlot(t *testing.T) {
 	go func() {
 		res, err := s.client.Do(req)
 		if err == nil {
+			said, _ := io.ReadAll(res.Body)
 			res.Body.Close()
+			err = fmt.Errorf("an answer: %d %s", res.StatusCode, said)
 		}
 		gone <- err
 	}()

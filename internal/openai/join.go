@@ -162,7 +162,7 @@ func (a *answer) add(chunk []byte) error {
 		case "choices":
 			return a.addChoices(value)
 		case "error":
-			return engineError(chunk, value)
+			return engineError(chunk)
 		case "object":
 			return nil // the chunk's own kind
 		}
@@ -452,15 +452,7 @@ func eachField(object []byte, visit func(key, value []byte) error) error {
 	})
 }
 
-// engineError makes an error of an error event. llama-server puts the status into "code".
-func engineError(chunk, value []byte) error {
-	var object struct {
-		Code json.RawMessage `json:"code"`
-	}
-	_ = json.Unmarshal(value, &object)
-	status, err := strconv.Atoi(string(object.Code))
-	if err != nil || status < 400 || status > 599 {
-		status = http.StatusInternalServerError
-	}
-	return &EngineError{Status: status, Body: bytes.Clone(chunk)}
+// engineError makes an error of an error event.
+func engineError(chunk []byte) error {
+	return &EngineError{Status: statusOf(chunk), Body: bytes.Clone(chunk)}
 }

@@ -1,0 +1,149 @@
+package caddymodule
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"assistant/internal/dialect"
+	"assistant/internal/keys"
+	"assistant/internal/openai"
+	"assistant/modeldir"
+)
+
+// endpoint is a path that a model answers.
+type endpoint struct {
+	kind  modeldir.Kind
+	raw   bool        // it is not of text: nothing of it is looked at or repaired
+	joins bool        // a plain answer can be put together from a stream
+	join  openai.Kind // which one it is
+	api   *api        // of which it is, if not OpenAI's
+}
+
+// api is another API than OpenAI's, of which one endpoint is served by way of one of OpenAI's.
+type api struct {
+	errors dialect.ErrorBody
+	read   func(x *exchange, body []byte) (dialect.Call, error)
+}
+
+// endpoints are those of models, by path. All are asked by POST.
+var endpoints = map[string]endpoint{
+	"/v1/chat/completions": {kind: modeldir.Chat, joins: true, join: openai.Chat},
+	"/v1/completions":      {kind: modeldir.Chat, joins: true, join: openai.Completion},
+	"/v1/embeddings":       {kind: modeldir.Embedding, join: openai.Embeddings},
+	"/v1/audio/speech":     {kind: modeldir.Speech, raw: true},
+}
+
+// route is a path that we answer ourselves, by method. One that ends with a slash is for all that begins with it.
+type route struct {
+	open    bool // no key is asked for
+	errors  dialect.ErrorBody
+	methods map[string]serveFunc
+}
+
+type serveFunc func(*Handler, http.ResponseWriter, *http.Request, *keys.Key)
+
+// get is a route that is only read.
+func get(serve serveFunc) route {
+	return route{methods: map[string]serveFunc{http.MethodGet: serve, http.MethodHead: serve}}
+}
+
+// routes are filled in by the files that serve them.
+var routes = map[string]route{}
+
+func init() {
+	routes["/v1/models"], routes["/models"] = get((*Handler).serveModels), get((*Handler).serveModels)
+	routes["/v1/models/"] = get((*Handler).serveModelCard)
+	for path, serve := range map[string]serveFunc{"/health": (*Handler).serveHealth, "/readyz": (*Handler).serveReady} {
+		r := get(serve)
+		r.open = true
+		routes[path] = r
+	}
+}
+
+// findRoute finds the route of a path: that very one, or the longest that it begins with.
+func findRoute(path string) (route, bool) {
+	if r, ok := routes[path]; ok {
+		return r, true
+	}
+	for at := len(path); ; {
+		if at = strings.LastIndexByte(path[:at], '/'); at <= 0 {
+			return route{}, false
+		}
+		if r, ok := routes[path[:at+1]]; ok {
+			return r, true
+		}
+	}
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if ep, ok := endpoints[r.URL.Path]; ok {
+		setRequestID(w, r)
+		return h.serveEndpoint(w, r, ep)
+	}
+	if h.Metrics != "" && r.URL.Path == h.Metrics {
+		h.rt.serveMetrics(w)
+		return nil
+	}
+	if to, ok := findRoute(r.URL.Path); ok {
+		setRequestID(w, r)
+		h.serveRoute(w, r, to)
+		return nil
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// serveEndpoint answers a request to a model, as the API has it that the endpoint is of.
+func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, ep endpoint) error {
+	if ep.api == nil {
+		return h.admit(&exchange{h: h, w: w, r: r, ep: ep})
+	}
+	client := dialect.NewWriter(w, ep.api.errors)
+	err := h.admit(&exchange{h: h, w: client, r: r, ep: ep, client: client})
+	client.Close()
+	return err
+}
+
+// admit lets requests in that may be asked.
+func (h *Handler) admit(x *exchange) error {
+	if x.r.Method != http.MethodPost {
+		openai.MethodNotAllowed(http.MethodPost).WriteTo(x.w)
+		return nil
+	}
+	var ok bool
+	if x.key, ok = h.identify(x.w, x.r); !ok {
+		return nil
+	}
+	end, ok := begin(x.w, x.key)
+	if !ok {
+		return nil
+	}
+	defer end()
+	return x.serve()
+}
+
+// serveRoute answers a request that needs no model.
+func (h *Handler) serveRoute(w http.ResponseWriter, r *http.Request, to route) {
+	if to.errors != nil {
+		client := dialect.NewWriter(w, to.errors)
+		defer client.Close()
+		w = client
+	}
+	serve := to.methods[r.Method]
+	if serve == nil {
+		openai.MethodNotAllowed(strings.Join(slices.Sorted(maps.Keys(to.methods)), ", ")).WriteTo(w)
+		return
+	}
+	var key *keys.Key
+	if !to.open {
+		var ok bool
+		if key, ok = h.identify(w, r); !ok {
+			return
+		}
+	}
+	serve(h, w, r, key)
+}
