@@ -1,0 +1,145 @@
+package anthropic
+
+import (
+	"fmt"
+	"strings"
+
+	"assistant/internal/openai"
+)
+
+// tool is one that the model may call.
+type tool struct {
+	name, description, schema []byte // as they were written; description may be nil
+	strict                    bool
+}
+
+// choice is what the request says about calling tools.
+type choice struct {
+	kind     string // "" = nothing; auto, any, tool, none
+	name     string // of the tool that must be called, if kind is tool
+	oneByOne bool   // no more than one call in an answer
+}
+
+func readChoice(req object) (choice, error) {
+	var c choice
+	o, err := req.object("tool_choice")
+	if err != nil || !req.has("tool_choice") {
+		return c, err
+	}
+	if c.kind, err = o.text("type"); err != nil {
+		return c, err
+	}
+	if c.oneByOne, err = o.flag("disable_parallel_tool_use"); err != nil {
+		return c, err
+	}
+	switch c.kind {
+	case "auto", "any", "none":
+	case "tool":
+		if err := o.need("name"); err != nil {
+			return c, err
+		}
+		c.name, err = o.text("name")
+	default:
+		err = mustBe(o.where("type"), "auto, any, tool or none")
+	}
+	return c, err
+}
+
+// readTools reads those that are to be offered: where one must be called, no other. llama-server b11669 takes no tool's name as
+// tool_choice and leaves the choice to the model then, but every engine that can force a call at all forces one of those it is offered.
+func readTools(req object, c choice) ([]tool, error) {
+	list, err := req.array("tools")
+	if err != nil {
+		return nil, err
+	}
+	var tools []tool
+	for i, raw := range list {
+		o, err := readObject(element("tools", i), raw)
+		if err != nil {
+			return nil, err
+		}
+		t, offered, err := readTool(o)
+		if err != nil {
+			return nil, err
+		}
+		if offered && (c.kind != "tool" || unquote(t.name) == c.name) {
+			tools = append(tools, t)
+		}
+	}
+	switch {
+	case len(tools) > 0:
+	case c.kind == "tool":
+		err = openai.InvalidRequest("tool_choice.name", fmt.Sprintf(`no tool in "tools" has the name %q`, c.name))
+	case c.kind == "any":
+		err = openai.InvalidRequest("tool_choice", `a tool must be called, but "tools" has none`)
+	}
+	return tools, err
+}
+
+// readTool reads one tool, offered if it is for the model. What has a schema is the client's own, whatever it calls its type. All others
+// are known by their type to Anthropic's models only, or run on Anthropic's servers.
+func readTool(o object) (t tool, offered bool, err error) {
+	kind, err := o.text("type")
+	if err != nil {
+		return t, false, err
+	}
+	if strings.HasPrefix(kind, "tool_search_tool_") { // it finds tools that are not offered yet: here all of them are
+		return t, false, nil
+	}
+	if kind != "" && kind != "custom" && !o.has("input_schema") {
+		return t, false, openai.InvalidRequest(o.where("type"),
+			fmt.Sprintf(`a tool of type %q is not available here: leave it out, or describe it by an "input_schema" and run it in the client`, kind))
+	}
+	if t.name, err = o.needQuoted("name"); err != nil {
+		return t, false, err
+	}
+	if t.description, err = o.quoted("description"); err != nil {
+		return t, false, err
+	}
+	if err := o.need("input_schema"); err != nil {
+		return t, false, err
+	}
+	if _, err := o.object("input_schema"); err != nil {
+		return t, false, err
+	}
+	t.schema = o.fields["input_schema"]
+	t.strict, err = o.flag("strict")
+	return t, true, err
+}
+
+// tools writes them as functions.
+func (b *builder) tools(tools []tool) {
+	if len(tools) == 0 {
+		return
+	}
+	b.name("tools")
+	b.open('[')
+	for _, t := range tools {
+		b.open('{')
+		b.field("type", []byte(`"function"`))
+		b.name("function")
+		b.open('{')
+		b.field("name", t.name)
+		b.field("description", t.description)
+		if t.strict {
+			b.field("strict", []byte("true"))
+		}
+		b.field("parameters", t.schema)
+		b.close('}')
+		b.close('}')
+	}
+	b.close(']')
+}
+
+// choice writes how they are to be used.
+func (b *builder) choice(c choice) {
+	switch c.kind {
+	case "auto", "none":
+		b.text("tool_choice", []byte(c.kind))
+	case "any", "tool":
+		b.field("tool_choice", []byte(`"required"`))
+	}
+	if c.oneByOne {
+		b.field("parallel_tool_calls", []byte("false"))
+	}
+}
