@@ -114,7 +114,7 @@ func (c *call) Whole(answer []byte) ([]byte, error) {
 		reason = stopReason(a.Finish, len(m.Content) > 0 && m.Content[len(m.Content)-1].Type == "tool_use", a.Refusal != "")
 	}
 	m.StopReason = &reason
-	return encode(m), nil
+	return openai.Marshal(m), nil
 }
 
 // countTold is the answer to CountTokens.
@@ -125,7 +125,7 @@ func countTold(a *dialect.Answer) ([]byte, error) {
 			Message: "the model's engine does not tell how many tokens it read",
 		}
 	}
-	return encode(struct {
+	return openai.Marshal(struct {
 		Input int `json:"input_tokens"`
 	}{a.Usage.Prompt}), nil
 }

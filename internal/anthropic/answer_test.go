@@ -97,7 +97,7 @@ func TestAnswersGoOn(t *testing.T) {
 		{`[{"role":"user","content":"q"},{"role":"assistant","content":"It is ("}]`, "A)", "A)"},
 		{`[{"role":"user","content":"q"},{"role":"assistant","content":"It"},{"role":"user","content":"go on"}]`, "It is", "It is"},
 	} {
-		got, err := mustCall(t, Messages, asks(c.messages, "")).Whole(encode(map[string]any{
+		got, err := mustCall(t, Messages, asks(c.messages, "")).Whole(openai.Marshal(map[string]any{
 			"choices": []any{map[string]any{"message": map[string]any{"content": c.text}, "finish_reason": "stop"}},
 		}))
 		if err != nil || !bytes.Contains(got, []byte(`"text":"`+c.want+`"`)) {

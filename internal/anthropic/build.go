@@ -1,28 +1,22 @@
 package anthropic
 
+import "strings"
+
 // builder writes JSON from pieces that are JSON already. Every open has its close.
-type builder struct {
-	dst   []byte
-	first bool // the next element or field is the first of its array or object
-}
+type builder struct{ dst []byte }
 
 func (b *builder) open(bracket byte) {
 	b.comma()
 	b.dst = append(b.dst, bracket)
-	b.first = true
 }
 
-func (b *builder) close(bracket byte) {
-	b.dst = append(b.dst, bracket)
-	b.first = false
-}
+func (b *builder) close(bracket byte) { b.dst = append(b.dst, bracket) }
 
-// comma separates an element from the one before it.
+// comma separates an element or field from the one before it. No value ends with what it looks for.
 func (b *builder) comma() {
-	if !b.first && len(b.dst) > 0 {
+	if n := len(b.dst); n > 0 && strings.IndexByte("[{:", b.dst[n-1]) < 0 {
 		b.dst = append(b.dst, ',')
 	}
-	b.first = false
 }
 
 // name begins a field, whose value is written next. The name must need no escapes.
@@ -31,7 +25,6 @@ func (b *builder) name(name string) {
 	b.dst = append(b.dst, '"')
 	b.dst = append(b.dst, name...)
 	b.dst = append(b.dst, '"', ':')
-	b.first = true // no comma before the value
 }
 
 // field writes a field with a value that is JSON, unless that is nil.
@@ -41,7 +34,6 @@ func (b *builder) field(name string, value []byte) {
 	}
 	b.name(name)
 	b.dst = append(b.dst, value...)
-	b.first = false
 }
 
 // text writes a field that is a string, put together from insides of strings.
@@ -52,5 +44,4 @@ func (b *builder) text(name string, pieces ...[]byte) {
 		b.dst = append(b.dst, piece...)
 	}
 	b.dst = append(b.dst, '"')
-	b.first = false
 }

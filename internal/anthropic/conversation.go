@@ -307,5 +307,4 @@ func (b *builder) quote(raw []byte) {
 		}
 	}
 	b.dst = append(b.dst, '"')
-	b.first = false
 }

@@ -22,7 +22,7 @@ type wireError struct {
 // ErrorBody makes the body of an error response: {"type":"error","error":{"type":…,"message":…}}, without a newline at its end. The
 // type goes by the status, as Anthropic's does.
 func ErrorBody(e *openai.Error) []byte {
-	return encode(struct {
+	return openai.Marshal(struct {
 		Type  string    `json:"type"`
 		Error wireError `json:"error"`
 	}{"error", toldError(e)})

@@ -25,18 +25,14 @@ func readObject(at string, raw []byte) (object, error) {
 	if raw[0] != '{' {
 		return o, mustBe(at, "an object")
 	}
-	for i := skipTo(raw, 1); raw[i] != '}'; {
-		nameEnd := valueEnd(raw, i)
-		name := unquote(raw[i:nameEnd])
-		from := skipTo(raw, nameEnd)
-		to := valueEnd(raw, from)
-		if value := raw[from:to]; value[0] == 'n' {
-			delete(o.fields, name)
+	_ = openai.EachField(raw, func(name, value []byte) error { // it is valid
+		if value[0] == 'n' {
+			delete(o.fields, string(name))
 		} else {
-			o.fields[name] = value
+			o.fields[string(name)] = value
 		}
-		i = skipTo(raw, to)
-	}
+		return nil
+	})
 	return o, nil
 }
 
@@ -45,59 +41,11 @@ func readArray(at string, raw []byte) (elements [][]byte, err error) {
 	if raw[0] != '[' {
 		return nil, mustBe(at, "an array")
 	}
-	for i := skipTo(raw, 1); raw[i] != ']'; {
-		to := valueEnd(raw, i)
-		elements = append(elements, raw[i:to])
-		i = skipTo(raw, to)
-	}
+	_ = openai.EachElement(raw, func(value []byte) error { // it is valid
+		elements = append(elements, value)
+		return nil
+	})
 	return elements, nil
-}
-
-// skipTo returns where the next value begins, or the object or array ends.
-func skipTo(raw []byte, i int) int {
-	for bytes.IndexByte([]byte(" \t\r\n,:"), raw[i]) >= 0 {
-		i++
-	}
-	return i
-}
-
-// valueEnd returns where the value that begins at i ends.
-func valueEnd(raw []byte, i int) int {
-	switch raw[i] {
-	case '"':
-		return stringEnd(raw, i)
-	case '{', '[':
-		for depth := 0; ; i++ {
-			switch raw[i] {
-			case '"':
-				i = stringEnd(raw, i) - 1
-			case '{', '[':
-				depth++
-			case '}', ']':
-				if depth--; depth == 0 {
-					return i + 1
-				}
-			}
-		}
-	}
-	for i < len(raw) && bytes.IndexByte([]byte(" \t\r\n,]}"), raw[i]) < 0 {
-		i++
-	}
-	return i
-}
-
-// stringEnd returns where the string that begins at i ends: behind the first quote that no backslash makes part of it.
-func stringEnd(raw []byte, i int) int {
-	for i++; ; i++ {
-		i += bytes.IndexByte(raw[i:], '"')
-		escapes := 0
-		for raw[i-1-escapes] == '\\' {
-			escapes++
-		}
-		if escapes%2 == 0 {
-			return i + 1
-		}
-	}
 }
 
 // unquote reads a JSON string.
@@ -213,13 +161,4 @@ func (o object) array(name string) ([][]byte, error) {
 		return nil, nil
 	}
 	return readArray(o.where(name), o.fields[name])
-}
-
-// encode is json.Marshal without HTML escaping. v must be of a type that can't fail.
-func encode(v any) []byte {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v)
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }

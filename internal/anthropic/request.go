@@ -1,6 +1,7 @@
 package anthropic
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -86,11 +87,11 @@ func readRequest(body []byte) (object, error) {
 	if !json.Valid(body) {
 		return object{}, openai.BadJSON(json.Unmarshal(body, &struct{}{}).Error())
 	}
-	start := skipTo(body, 0)
-	if body[start] != '{' {
+	body = bytes.TrimLeft(body, " \t\r\n")
+	if body[0] != '{' {
 		return object{}, openai.BadJSON("it is not an object")
 	}
-	req, err := readObject("", body[start:])
+	req, err := readObject("", body)
 	if err != nil {
 		return object{}, err
 	}

@@ -91,7 +91,7 @@ func (s *stream) start(dst []byte) []byte {
 		return dst
 	}
 	s.started = true
-	dst = fmt.Appendf(dst, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":%s}\n\n", encode(s.call.newMessage()))
+	dst = fmt.Appendf(dst, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":%s}\n\n", openai.Marshal(s.call.newMessage()))
 	return append(dst, ping...)
 }
 
@@ -193,14 +193,14 @@ func (s *stream) tellCall(dst []byte, c *streaming, complete bool) []byte {
 func (s *stream) begin(dst []byte, k kind, block answered) []byte {
 	s.open = k
 	return fmt.Appendf(dst, "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":%d,\"content_block\":%s}\n\n",
-		s.index, encode(block))
+		s.index, openai.Marshal(block))
 }
 
 // delta adds to the open block.
 func (s *stream) delta(dst []byte, kind, field, value string) []byte {
 	return fmt.Appendf(dst,
 		"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":%d,\"delta\":{\"type\":%q,%q:%s}}\n\n",
-		s.index, kind, field, encode(value))
+		s.index, kind, field, openai.Marshal(value))
 }
 
 // end closes the open block, if there is one. Thoughts are signed before, as the API's are, if only by nothing: clients that keep
@@ -232,7 +232,7 @@ func (s *stream) End(dst []byte) []byte {
 	}
 	dst = fmt.Appendf(dst,
 		"event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":%q,\"stop_sequence\":null},\"usage\":%s}\n\n",
-		reason, encode(counts))
+		reason, openai.Marshal(counts))
 	return append(dst, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"...)
 }
 
@@ -248,5 +248,5 @@ func (s *stream) called() bool {
 
 // Error implements dialect.Stream. SDKs raise it wherever it comes.
 func (s *stream) Error(dst []byte, e *openai.Error) []byte {
-	return fmt.Appendf(dst, "event: error\ndata: {\"type\":\"error\",\"error\":%s,\"request_id\":null}\n\n", encode(toldError(e)))
+	return fmt.Appendf(dst, "event: error\ndata: {\"type\":\"error\",\"error\":%s,\"request_id\":null}\n\n", openai.Marshal(toldError(e)))
 }

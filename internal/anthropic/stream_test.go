@@ -23,12 +23,14 @@ func delta(fields string) string {
 	return `data: {"id":"x","model":"file.gguf","choices":[{"index":0,"delta":{` + fields + `},"finish_reason":null}]}` + "\n\n"
 }
 
-func chunkWith(field, text string) string { return delta(fmt.Sprintf("%q:%s", field, encode(text))) }
+func chunkWith(field, text string) string {
+	return delta(fmt.Sprintf("%q:%s", field, openai.Marshal(text)))
+}
 
 // calling is a chunk with a part of a call; id and name may be empty.
 func calling(index int, id, name, arguments string) string {
 	return delta(fmt.Sprintf(`"tool_calls":[{"index":%d,"id":%s,"type":"function","function":{"name":%s,"arguments":%s}}]`,
-		index, encode(id), encode(name), encode(arguments)))
+		index, openai.Marshal(id), openai.Marshal(name), openai.Marshal(arguments)))
 }
 
 func finish(reason string) string {

@@ -11,9 +11,6 @@ import (
 // maxWhole bounds an answer that is not streamed, in bytes. The longest contexts fill about 4 MiB of text; vectors are larger.
 const maxWhole = 64 << 20
 
-// maxEvent bounds an event of a stream, in bytes.
-const maxEvent = 16 << 20
-
 // Writer is the client of another API, to whoever answers it as one of OpenAI's. Errors take that API's form whatever wrote them,
 // also before the request is understood.
 type Writer struct {
@@ -91,7 +88,7 @@ func (t *Writer) read(p []byte) {
 			t.held = append(t.held, line...)
 			line = t.held
 		}
-		if len(line)+len(t.data) > maxEvent {
+		if len(line)+len(t.data) > openai.MaxEvent {
 			t.fail(&openai.Error{Status: http.StatusBadGateway, Type: openai.TypeServer, Code: openai.CodeEngineFailed, Message: openai.ErrEventTooLarge.Error()})
 			return
 		}

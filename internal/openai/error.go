@@ -69,7 +69,7 @@ func (e *Error) JSON() []byte {
 	if e.Code != "" {
 		wire.Error.Code = &e.Code
 	}
-	return marshal(wire)
+	return Marshal(wire)
 }
 
 // WriteTo answers a request with e. Nothing may have been written to w before. Errors of the connection are
@@ -217,8 +217,8 @@ func ShuttingDown() *Error {
 	}
 }
 
-// marshal is json.Marshal without HTML escaping, as engines write JSON. v must be a type that can't fail.
-func marshal(v any) []byte {
+// Marshal is json.Marshal without HTML escaping, as engines write JSON. v must be a type that can't fail.
+func Marshal(v any) []byte {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)

@@ -157,7 +157,7 @@ func (a *answer) add(chunk []byte) error {
 	if string(chunk) == "null" { // b11669 starts some streams so
 		return nil
 	}
-	return eachField(chunk, func(key, value []byte) error {
+	return EachField(chunk, func(key, value []byte) error {
 		switch string(key) {
 		case "choices":
 			return a.addChoices(value)
@@ -176,7 +176,7 @@ func (a *answer) addChoices(value []byte) error {
 		return fmt.Errorf("choices of a chunk: %w", err)
 	}
 	for _, choice := range choices {
-		if err := eachField(choice, a.addChoice); err != nil {
+		if err := EachField(choice, a.addChoice); err != nil {
 			return err
 		}
 	}
@@ -186,7 +186,7 @@ func (a *answer) addChoices(value []byte) error {
 func (a *answer) addChoice(key, value []byte) error {
 	switch string(key) {
 	case "delta":
-		return eachField(value, a.addDelta)
+		return EachField(value, a.addDelta)
 	case "text":
 		return a.addText(key, value)
 	case "index":
@@ -230,7 +230,7 @@ func (a *answer) addCalls(value []byte) error {
 	}
 	for _, delta := range deltas {
 		var d toolCall
-		if err := eachField(delta, d.field); err != nil {
+		if err := EachField(delta, d.field); err != nil {
 			return err
 		}
 		if d.index > len(a.calls) || d.index >= maxToolCalls {
@@ -277,7 +277,7 @@ func (c *toolCall) field(key, value []byte) (err error) {
 	case "type":
 		c.kind, err = text(key, value)
 	case "function":
-		err = eachField(value, c.field)
+		err = EachField(value, c.field)
 	case "name":
 		c.name, err = text(key, value)
 	case "arguments":
@@ -416,7 +416,7 @@ func (w *writer) comma() {
 
 func (w *writer) name(key string) {
 	w.comma()
-	w.buf = append(append(w.buf, marshal(key)...), ':')
+	w.buf = append(append(w.buf, Marshal(key)...), ':')
 }
 
 func (w *writer) raw(key string, value []byte) {
@@ -426,7 +426,7 @@ func (w *writer) raw(key string, value []byte) {
 
 func (w *writer) text(key string, value []byte) {
 	w.name(key)
-	w.buf = append(w.buf, marshal(string(value))...)
+	w.buf = append(w.buf, Marshal(string(value))...)
 }
 
 // text decodes a string.
@@ -439,17 +439,6 @@ func text(key, value []byte) ([]byte, error) {
 		return unescape(raw), nil
 	}
 	return raw, nil
-}
-
-// eachField shows a JSON object's fields to visit.
-func eachField(object []byte, visit func(key, value []byte) error) error {
-	s := scanner{b: object}
-	if s.next() != '{' {
-		return errors.New("a chunk lacks an object")
-	}
-	return s.object(1, func(key []byte, from, to int) error {
-		return visit(key, object[from:to])
-	})
 }
 
 // engineError makes an error of an error event.

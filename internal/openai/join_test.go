@@ -121,7 +121,7 @@ func TestJoinEqualsPlainAnswer(t *testing.T) {
 			}
 			plain := r.plain
 			if raw, ok := differ[name]; ok {
-				quoted := marshal(raw)
+				quoted := Marshal(raw)
 				plain = bytes.Replace(plain, append([]byte(`"content":`), quoted...), []byte(`"content":""`), 1)
 				if bytes.Equal(plain, r.plain) {
 					t.Fatalf("the plain answer lacks the content %q", raw)

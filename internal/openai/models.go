@@ -51,7 +51,7 @@ type ModelList struct {
 // JSON returns the card.
 func (c ModelCard) JSON() []byte {
 	c.Object = "model"
-	return marshal(c)
+	return Marshal(c)
 }
 
 // JSON returns the list; one without models is [], not null.
@@ -61,5 +61,5 @@ func (l ModelList) JSON() []byte {
 		card.Object = "model"
 		cards[i] = card
 	}
-	return marshal(ModelList{Object: "list", Data: cards})
+	return Marshal(ModelList{Object: "list", Data: cards})
 }

@@ -23,7 +23,7 @@ func inPieces(text string, cuts []byte) (stream []byte, pieces int) {
 		for n < len(text) && !utf8.RuneStart(text[n]) {
 			n++
 		}
-		stream = fmt.Appendf(stream, `data: {"id":"x","choices":[{"index":0,"delta":{"content":%s,"role":"assistant"},"finish_reason":null}]}`+"\n\n", marshal(text[:n]))
+		stream = fmt.Appendf(stream, `data: {"id":"x","choices":[{"index":0,"delta":{"content":%s,"role":"assistant"},"finish_reason":null}]}`+"\n\n", Marshal(text[:n]))
 		text = text[n:]
 		pieces++
 	}
@@ -41,7 +41,7 @@ func FuzzRepairStop(f *testing.F) {
 		if !utf8.ValidString(text) || !utf8.ValidString(stop1) || !utf8.ValidString(stop2) || len(text) > 1<<12 || len(stop1)+len(stop2) > 1<<10 || text == contextFull {
 			return
 		}
-		ask := fmt.Sprintf(`{"model":"asked",%s,"stream":true,"stop":[%s,%s]}`, hello, marshal(stop1), marshal(stop2))
+		ask := fmt.Sprintf(`{"model":"asked",%s,"stream":true,"stop":[%s,%s]}`, hello, Marshal(stop1), Marshal(stop2))
 		want, finish := text, "stop"
 		for i := range len(text) { // the definition, the slow way
 			end := text[:i+1]

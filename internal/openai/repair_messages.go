@@ -71,7 +71,7 @@ func (c *contentParts) add(part []byte) error {
 		return InvalidRequest("messages", "a part of a message's content is not an object")
 	}
 	var kind, text, image []byte
-	_ = eachField(part, func(key, value []byte) error { // it was scanned: it can't fail
+	_ = EachField(part, func(key, value []byte) error { // it was scanned: it can't fail
 		switch string(key) {
 		case "type":
 			kind = value

@@ -173,7 +173,7 @@ func (p *planner) format(f reqField) error {
 	if f.value[0] != '{' {
 		return InvalidRequest(f.name, fmt.Sprintf("%q must be an object", f.name))
 	}
-	_ = eachField(f.value, func(key, value []byte) error { // it was scanned: it can't fail
+	_ = EachField(f.value, func(key, value []byte) error { // it was scanned: it can't fail
 		if string(key) == "type" {
 			kind = value
 		}
@@ -190,7 +190,7 @@ func (p *planner) streamOptions(f reqField) error {
 	if f.value[0] != '{' {
 		return InvalidRequest(f.name, fmt.Sprintf("%q must be an object", f.name))
 	}
-	return eachField(f.value, func(key, value []byte) error {
+	return EachField(f.value, func(key, value []byte) error {
 		if string(key) == "include_usage" {
 			p.plan.usage = string(value) == "true"
 		}

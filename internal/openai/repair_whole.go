@@ -51,7 +51,7 @@ func (p *Plan) embeddings(said []byte) ([]byte, Counts, error) {
 	}
 	out := append(make([]byte, 0, len(said)), `{"object":"list","data":[`...)
 	found := false
-	err := eachField(said, func(key, value []byte) (err error) {
+	err := EachField(said, func(key, value []byte) (err error) {
 		if string(key) == "data" && value[0] == '[' {
 			found = true
 			out, err = p.appendVectors(out, value)
@@ -73,7 +73,7 @@ func (p *Plan) appendVectors(out, list []byte) ([]byte, error) {
 	err := s.each(func(from, to int) error {
 		var vector []byte
 		index := strconv.Itoa(n)
-		err := eachField(list[from:to], func(key, value []byte) error {
+		err := EachField(list[from:to], func(key, value []byte) error {
 			switch string(key) {
 			case "embedding":
 				vector = value

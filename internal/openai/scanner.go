@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/bits"
 )
@@ -183,6 +184,24 @@ func (s *scanner) more(closing byte, missing string) (bool, error) {
 		return false, nil
 	}
 	return false, s.bad(missing)
+}
+
+// EachField shows the fields of a JSON object to visit, each name without its quotes and unescaped, each value as it was written. A name
+// is valid until visit returns. An error is of the JSON, or visit's.
+func EachField(object []byte, visit func(key, value []byte) error) error {
+	s := scanner{b: object}
+	if s.next() != '{' {
+		return errors.New("a chunk lacks an object")
+	}
+	return s.object(1, func(key []byte, from, to int) error {
+		return visit(key, object[from:to])
+	})
+}
+
+// EachElement shows the elements of a JSON array to visit, each as it was written. An error is of the JSON, or visit's.
+func EachElement(array []byte, visit func(value []byte) error) error {
+	s := scanner{b: array}
+	return s.each(func(from, to int) error { return visit(array[from:to]) })
 }
 
 // number skips the number that opens at the next byte.

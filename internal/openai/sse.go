@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// maxEvent bounds an event's data, in bytes: a chunk that holds a whole tool call with a file in it fits.
-const maxEvent = 16 << 20
+// MaxEvent bounds an event's data, in bytes: a chunk that holds a whole tool call with a file in it fits.
+const MaxEvent = 16 << 20
 
 // ErrEventTooLarge says that an event is longer than 16 MiB.
 var ErrEventTooLarge = errors.New("server-sent event is too large")
@@ -90,11 +90,11 @@ func (e *EventReader) rest(whole bool) error {
 		case !errors.Is(err, bufio.ErrBufferFull):
 			return err
 		}
-		if len(e.data) > maxEvent {
+		if len(e.data) > MaxEvent {
 			return ErrEventTooLarge
 		}
 	}
-	if len(e.data) > maxEvent {
+	if len(e.data) > MaxEvent {
 		return ErrEventTooLarge
 	}
 	return nil

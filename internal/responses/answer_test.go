@@ -123,12 +123,12 @@ func TestWhole(t *testing.T) {
 		if r["status"] != tt.status || (r["completed_at"] != nil) != (tt.status == "completed") || (r["incomplete_details"] != nil) != (tt.status == "incomplete") {
 			t.Errorf("%s: %v", tt.name, r)
 		}
-		same(t, tt.name, encode(r["output"]), tt.output)
+		same(t, tt.name, openai.Marshal(r["output"]), tt.output)
 		held, err := s.Get("", r["id"].(string), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		same(t, tt.name+", stored", held, steady(string(encode(r))))
+		same(t, tt.name+", stored", held, steady(string(openai.Marshal(r))))
 	}
 }
 
@@ -160,7 +160,7 @@ func TestLogprobs(t *testing.T) {
 			t.Fatal(err)
 		}
 		part := parsed(t, got)["output"].([]any)[0].(map[string]any)["content"].([]any)[0].(map[string]any)
-		same(t, ask, encode(part["logprobs"]), want)
+		same(t, ask, openai.Marshal(part["logprobs"]), want)
 	}
 	c := create(t, NewStore(0), "", `{"model":"m","input":"hi","stream":true,"include":["message.output_text.logprobs"]}`)
 	got := streamed(c, `data: {"choices":[{"index":0,"delta":{"content":"é"},"logprobs":`+probs+"}]}\n\ndata: [DONE]\n\n", 0)

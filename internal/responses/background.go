@@ -41,7 +41,7 @@ func (c *Call) Start(cancel context.CancelFunc) ([]byte, error) {
 		}
 	}
 	s.insert(e)
-	return encode(&r), nil
+	return openai.Marshal(&r), nil
 }
 
 // Running notes that the model is at it. To clients it makes no difference but to know.

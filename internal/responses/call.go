@@ -2,6 +2,7 @@ package responses
 
 import (
 	"assistant/internal/dialect"
+	"assistant/internal/openai"
 )
 
 // Call is a request to /v1/responses. It implements [dialect.Call], by a chat completion. Where the request asks for the answer to be
@@ -47,7 +48,7 @@ func (c *Call) Whole(answer []byte) ([]byte, error) {
 	b := newBuilder(c, nil)
 	b.mute = true
 	b.add(a)
-	return encode(c.keep(b.end())), nil
+	return openai.Marshal(c.keep(b.end())), nil
 }
 
 // keep stores a response, if it is to be stored, and returns it.

@@ -3,6 +3,8 @@ package responses
 import (
 	"encoding/json"
 	"strings"
+
+	"assistant/internal/openai"
 )
 
 // chatRequest is a request to /v1/chat/completions.
@@ -100,7 +102,7 @@ func (d *dialogue) add(it *item) {
 	case typeCall:
 		d.call(it, *it.Arguments)
 	case typeCustom:
-		d.call(it, string(encode(map[string]string{customInput: *it.Input})))
+		d.call(it, string(openai.Marshal(map[string]string{customInput: *it.Input})))
 	case typeCallOutput, typeCustomOutput:
 		d.others(chatMessage{Role: roleTool, CallID: it.CallID, Content: it.Output.content()})
 	}

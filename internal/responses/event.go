@@ -1,5 +1,9 @@
 package responses
 
+import (
+	"assistant/internal/openai"
+)
+
 // event is one of a stream: of the fields, those that are set.
 type event struct {
 	Type         string    `json:"type"`
@@ -25,7 +29,7 @@ func (b *builder) tell(e event) {
 		return
 	}
 	e.Sequence = b.events
-	b.write(e.Type, encode(&e))
+	b.write(e.Type, openai.Marshal(&e))
 }
 
 func (b *builder) write(kind string, data []byte) {

@@ -69,6 +69,24 @@ func (f fields) into(name string, to any, what string) bool {
 	return true
 }
 
+// optional is a field of a type; nil = it is not there.
+func optional[T any](f fields, name, what string) *T {
+	var value T
+	if !f.into(name, &value, what) {
+		return nil
+	}
+	return &value
+}
+
+// ranged is an optional of low to high.
+func ranged[T int | float64](f fields, name string, low, high T, what string) *T {
+	n := optional[T](f, name, what)
+	if n != nil && (*n < low || *n > high) {
+		f.must(name, what)
+	}
+	return n
+}
+
 // text is a string, "" if it is not there.
 func (f fields) text(name string) (s string) {
 	f.into(name, &s, "a string")
@@ -77,11 +95,7 @@ func (f fields) text(name string) (s string) {
 
 // maybe is a string; nil = it is not there.
 func (f fields) maybe(name string) *string {
-	var s string
-	if !f.into(name, &s, "a string") {
-		return nil
-	}
-	return &s
+	return optional[string](f, name, "a string")
 }
 
 // need is a string that has to be there.
@@ -94,11 +108,7 @@ func (f fields) need(name string) string {
 
 // flag is a boolean; nil = it is not there.
 func (f fields) flag(name string) *bool {
-	var is bool
-	if !f.into(name, &is, "true or false") {
-		return nil
-	}
-	return &is
+	return optional[bool](f, name, "true or false")
 }
 
 func (f fields) isTrue(name string) bool {
@@ -108,28 +118,12 @@ func (f fields) isTrue(name string) bool {
 
 // number is one of low to high; nil = it is not there.
 func (f fields) number(name string, low, high float64) *float64 {
-	var n float64
-	what := fmt.Sprintf("a number from %g to %g", low, high)
-	if !f.into(name, &n, what) {
-		return nil
-	}
-	if n < low || n > high {
-		f.must(name, what)
-	}
-	return &n
+	return ranged(f, name, low, high, fmt.Sprintf("a number from %g to %g", low, high))
 }
 
 // count is a whole number of low to high; nil = it is not there.
 func (f fields) count(name string, low, high int) *int {
-	var n int
-	what := fmt.Sprintf("a whole number from %d to %d", low, high)
-	if !f.into(name, &n, what) {
-		return nil
-	}
-	if n < low || n > high {
-		f.must(name, what)
-	}
-	return &n
+	return ranged(f, name, low, high, fmt.Sprintf("a whole number from %d to %d", low, high))
 }
 
 // oneOf is a string of a few; "" = it is not there.
@@ -170,12 +164,3 @@ func (f fields) each(name string, do func(fields)) {
 
 // isText says whether a field is a string.
 func (f fields) isText(name string) bool { return bytes.HasPrefix(f.raw(name), []byte(`"`)) }
-
-// encode is json.Marshal without HTML escaping. v must be of a type that can't fail.
-func encode(v any) []byte {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v)
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
-}

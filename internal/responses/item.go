@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strings"
+
+	"assistant/internal/openai"
 )
 
 // Types of items, as the API spells them.
@@ -90,9 +92,9 @@ type toolOutput struct {
 // MarshalJSON implements [json.Marshaler].
 func (o *toolOutput) MarshalJSON() ([]byte, error) {
 	if o.parts != nil {
-		return encode(o.parts), nil
+		return openai.Marshal(o.parts), nil
 	}
-	return encode(o.text), nil
+	return openai.Marshal(o.text), nil
 }
 
 // Which item an id is of can be read off it.

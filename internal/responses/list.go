@@ -63,7 +63,7 @@ func (s *Store) InputItems(owner, id string, query url.Values) ([]byte, error) {
 	if n := len(page.Data); n > 0 {
 		page.FirstID, page.LastID = page.Data[0].ID, page.Data[n-1].ID
 	}
-	return encode(&page), nil
+	return openai.Marshal(&page), nil
 }
 
 // inputOf returns a copy of the items of a response's input.

@@ -65,7 +65,7 @@ func (q *request) call() *Call {
 	}
 	chat := q.chat(c, tools)
 	chat.Messages = q.messages(c)
-	c.body = encode(chat)
+	c.body = openai.Marshal(chat)
 	return c
 }
 

@@ -74,7 +74,7 @@ func (s *Store) Get(owner, id string, query url.Values) ([]byte, error) {
 	if r == nil {
 		return nil, notFound(id)
 	}
-	return encode(r), nil
+	return openai.Marshal(r), nil
 }
 
 // held finds a response; nil = there is none.
@@ -95,7 +95,7 @@ func (s *Store) Delete(owner, id string) ([]byte, error) {
 		return nil, notFound(id)
 	}
 	s.remove(s.entries[id])
-	return encode(struct {
+	return openai.Marshal(struct {
 		ID      string `json:"id"`
 		Object  string `json:"object"`
 		Deleted bool   `json:"deleted"`
@@ -119,7 +119,7 @@ func (s *Store) Cancel(owner, id string) ([]byte, error) {
 		r.Status = statusCancelled
 		s.replace(e, &r)
 	}
-	return encode(e.response), nil
+	return openai.Marshal(e.response), nil
 }
 
 // find finds what is held of a response and notes that it is used; nil = there is none.
@@ -199,7 +199,7 @@ func (s *Store) item(owner, id string) (item, bool) {
 }
 
 // weigh sets the size.
-func (e *entry) weigh() { e.size = e.request + int64(len(encode(e.response))) + overhead }
+func (e *entry) weigh() { e.size = e.request + int64(len(openai.Marshal(e.response))) + overhead }
 
 // insert takes a response in.
 func (s *Store) insert(e *entry) {

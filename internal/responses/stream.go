@@ -49,7 +49,7 @@ func (s *stream) Error(dst []byte, e *openai.Error) []byte {
 		s.build.tell(event{Type: "response." + r.Status, Response: r})
 		return s.taken()
 	}
-	s.build.write("error", encode(newErrorEvent(renamed(e))))
+	s.build.write("error", openai.Marshal(newErrorEvent(renamed(e))))
 	return s.taken()
 }
 

@@ -5,7 +5,18 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"assistant/internal/openai"
 )
+
+// failedAfterA are the events of an answer that broke off after "a".
+const failedAfterA = `created in_progress
+in_progress in_progress
+output_item.added 0 message in_progress
+content_part.added 0 0 output_text
+output_text.delta 0 0 a
+failed failed
+`
 
 func TestStreamEvents(t *testing.T) {
 	ask := func(body string) *Call {
@@ -90,23 +101,11 @@ completed completed
 		},
 		{
 			"an error in the middle", "", `data: {"choices":[{"index":0,"delta":{"content":"a"}}]}` + "\n\n" + `data: {"error":{"message":"no room","type":"rate_limit_error","code":"rate_limit_exceeded"}}` + "\n\n",
-			`created in_progress
-in_progress in_progress
-output_item.added 0 message in_progress
-content_part.added 0 0 output_text
-output_text.delta 0 0 a
-failed failed
-`,
+			failedAfterA,
 		},
 		{
 			"cut off", "", `data: {"choices":[{"index":0,"delta":{"content":"a"}}]}` + "\n\n",
-			`created in_progress
-in_progress in_progress
-output_item.added 0 message in_progress
-content_part.added 0 0 output_text
-output_text.delta 0 0 a
-failed failed
-`,
+			failedAfterA,
 		},
 		{"an error at once", "", `data: {"error":{"message":"no room","type":"server_error","code":503}}` + "\n\n", "error no room\n"},
 	} {
@@ -125,15 +124,15 @@ func TestStreamIsAsWhole(t *testing.T) {
 	for _, tt := range answers {
 		s := NewStore(0)
 		body := `{"model":"m","input":"hi"` + tt.ask
-		want := steady(string(encode(whole(t, create(t, s, "", body+`}`), tt.message, tt.finish))))
+		want := steady(string(openai.Marshal(whole(t, create(t, s, "", body+`}`), tt.message, tt.finish))))
 		got := streamed(create(t, s, "", body+`,"stream":true}`), sse(tt.finish, tt.deltas...), 0)
 		r := last(t, got)["response"].(map[string]any)
-		same(t, tt.name, encode(r), want)
+		same(t, tt.name, openai.Marshal(r), want)
 		held, err := s.Get("", r["id"].(string), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		same(t, tt.name+", stored", held, steady(string(encode(r))))
+		same(t, tt.name+", stored", held, steady(string(openai.Marshal(r))))
 		done := []any{}
 		for i, line := range strings.Split(strings.TrimSpace(got), "\n\n") {
 			_, data, _ := strings.Cut(line, "\ndata: ")
@@ -145,7 +144,7 @@ func TestStreamIsAsWhole(t *testing.T) {
 				done = append(done, e["item"])
 			}
 		}
-		same(t, tt.name+", items", encode(done), steady(string(encode(r["output"]))))
+		same(t, tt.name+", items", openai.Marshal(done), steady(string(openai.Marshal(r["output"]))))
 	}
 }
 
@@ -154,8 +153,8 @@ func TestStreamFails(t *testing.T) {
 	for code, want := range map[string]string{`"rate_limit_exceeded"`: "rate_limit_exceeded", `400`: "invalid_prompt", `"engine_crashed"`: "server_error"} {
 		c := create(t, s, "", `{"model":"m","input":"hi","stream":true}`)
 		r := last(t, streamed(c, `data: {"choices":[{"index":0,"delta":{"content":"a"}}]}`+"\n\n"+`data: {"error":{"message":"why","code":`+code+`}}`+"\n\n", 0))["response"].(map[string]any)
-		same(t, code, encode(r["error"]), `{"code":"`+want+`","message":"why"}`)
-		same(t, code, encode(r["output"]), `[{"id":"msg_1","type":"message","status":"incomplete","role":"assistant","content":[{"type":"output_text","text":"a","annotations":[],"logprobs":[]}]}]`)
+		same(t, code, openai.Marshal(r["error"]), `{"code":"`+want+`","message":"why"}`)
+		same(t, code, openai.Marshal(r["output"]), `[{"id":"msg_1","type":"message","status":"incomplete","role":"assistant","content":[{"type":"output_text","text":"a","annotations":[],"logprobs":[]}]}]`)
 		held, err := s.Get("", r["id"].(string), nil)
 		if err != nil || parsed(t, held)["status"] != "failed" {
 			t.Errorf("%s: %s, %v", code, held, err)
