@@ -24,6 +24,7 @@ import (
 	"assistant/internal/dialect"
 	"assistant/internal/keys"
 	"assistant/internal/openai"
+	"assistant/internal/responses"
 	"assistant/internal/upstream"
 	"assistant/lifecycle"
 	"assistant/modeldir"
@@ -43,6 +44,8 @@ type exchange struct {
 	ep      endpoint
 	key     *keys.Key       // nil = none is asked for
 	client  *dialect.Writer // what w is for clients of another API; nil = w is the client's own
+	end     func()          // gives back what the request takes of its key's bounds
+	call    dialect.Call    // the request as another API has it; nil = it is OpenAI's
 	body    *openai.Body
 	req     openai.Request
 	model   *modeldir.Model
@@ -61,19 +64,39 @@ type exchange struct {
 
 // serve answers the request by an instance of the model it names.
 func (x *exchange) serve() error {
-	err := x.read()
-	if x.body != nil {
-		defer x.body.Close()
-	}
-	if err == nil {
-		err = x.find()
-	}
-	if err == nil {
-		err = x.planRepairs()
-	}
-	if err != nil {
+	defer x.close()
+	if err := x.prepare(); err != nil {
 		return x.fail(err)
 	}
+	if call, ok := x.call.(*responses.Call); ok && call.Background() {
+		return x.fail(x.serveLater(call))
+	}
+	return x.serveNow()
+}
+
+// close gives back what the exchange holds.
+func (x *exchange) close() {
+	if x.body != nil {
+		x.body.Close()
+	}
+	if x.end != nil {
+		x.end()
+	}
+}
+
+// prepare finds out what is asked, and of which model.
+func (x *exchange) prepare() error {
+	if err := x.read(); err != nil {
+		return err
+	}
+	if err := x.find(); err != nil {
+		return err
+	}
+	return x.planRepairs()
+}
+
+// serveNow has the model answer.
+func (x *exchange) serveNow() error {
 	x.stats = x.h.rt.stats.of(x.model.Name)
 	x.stats.requestBytes.AddInt64(x.body.Len())
 	x.tap = taps.Get().(*openai.UsageTap) //nolint:errcheck,forcetypeassert // nothing else is in the pool
@@ -143,13 +166,19 @@ func (x *exchange) translate() error {
 	if err := x.take(bytes.NewReader(body), int64(len(body)), int64(len(body))); err != nil {
 		return err
 	}
+	x.call = call
 	x.client.Answers(call)
 	x.ep = endpoints[path]
-	x.r = x.r.Clone(x.r.Context())
-	x.r.URL.Path, x.r.URL.RawPath, x.r.URL.RawQuery = path, "", ""
+	x.readdress(path)
 	x.r.Header.Set("Content-Type", "application/json")
 	x.r.Header.Del("Accept-Encoding") // the answer is read here
 	return nil
+}
+
+// readdress makes the request one to another path.
+func (x *exchange) readdress(path string) {
+	x.r = x.r.Clone(x.r.Context())
+	x.r.URL.Path, x.r.URL.RawPath, x.r.URL.RawQuery = path, "", ""
 }
 
 // mayBeJSON refuses only what surely is no JSON: curl -d says application/x-www-form-urlencoded of anything.
@@ -200,6 +229,9 @@ func (x *exchange) answer() error {
 func (x *exchange) answerBy(lease *activator.Lease) error {
 	defer lease.Release() // on a panic too
 	x.tell(lease)
+	if call, ok := x.call.(*responses.Call); ok {
+		call.Running()
+	}
 	x.run = lease.Running()
 	x.run.Began(x.conversation)
 	err := x.send(x.run)

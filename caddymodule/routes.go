@@ -25,11 +25,12 @@ type endpoint struct {
 
 // api is another API than OpenAI's, of which one endpoint is served by way of one of OpenAI's.
 type api struct {
-	errors dialect.ErrorBody
-	read   func(x *exchange, body []byte) (dialect.Call, error)
+	errors    dialect.ErrorBody
+	read      func(x *exchange, body []byte) (dialect.Call, error)
+	requestID string // the header that its SDKs read the request's id from, beside ours; "" = they read ours
 }
 
-// endpoints are those of models, by path. All are asked by POST.
+// endpoints are those of models, by path. All are asked by POST. Those of other APIs are added by the files of these.
 var endpoints = map[string]endpoint{
 	"/v1/chat/completions": {kind: modeldir.Chat, joins: true, join: openai.Chat},
 	"/v1/completions":      {kind: modeldir.Chat, joins: true, join: openai.Completion},
@@ -102,6 +103,9 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, ep endpo
 	if ep.api == nil {
 		return h.admit(&exchange{h: h, w: w, r: r, ep: ep})
 	}
+	if name := ep.api.requestID; name != "" {
+		w.Header()[name] = w.Header()[requestIDHeader]
+	}
 	client := dialect.NewWriter(w, ep.api.errors)
 	err := h.admit(&exchange{h: h, w: client, r: r, ep: ep, client: client})
 	client.Close()
@@ -118,11 +122,9 @@ func (h *Handler) admit(x *exchange) error {
 	if x.key, ok = h.identify(x.w, x.r); !ok {
 		return nil
 	}
-	end, ok := begin(x.w, x.key)
-	if !ok {
+	if x.end, ok = begin(x.w, x.key); !ok {
 		return nil
 	}
-	defer end()
 	return x.serve()
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"assistant/activator"
 	"assistant/internal/openai"
+	"assistant/internal/responses"
 	"assistant/lifecycle"
 	"assistant/lifecycle/contexts"
 	"assistant/modeldir"
@@ -31,6 +32,7 @@ type runtime struct {
 	survey  *lateSurveyor
 	budget  *openai.Budget
 	stats   *stats
+	store   *responses.Store
 	catalog atomic.Pointer[modeldir.Catalog]
 	missing atomic.Pointer[map[string]error] // by key: what the model's engine will not find; looked up beside the catalog
 	listing atomic.Pointer[listing]          // nil before the first was asked for
@@ -55,7 +57,7 @@ func newRuntime() (caddy.Destructor, error) {
 	log := slog.New(lateHandler{})
 	rt := &runtime{
 		log: log, runner: &lateRunner{}, survey: &lateSurveyor{}, budget: openai.NewBudget(openai.DefaultBudget),
-		stats: newStats(), ready: make(chan struct{}), done: make(chan struct{}), stop: func() {},
+		stats: newStats(), store: responses.NewStore(0), ready: make(chan struct{}), done: make(chan struct{}), stop: func() {},
 	}
 	rt.act = activator.New(rt.runner, rt.survey, log)
 	rt.catalog.Store(modeldir.NewCatalog(nil))
