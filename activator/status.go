@@ -150,6 +150,16 @@ func (a *Activator) Learnt() []Learnt {
 	return out
 }
 
+// StartTakes returns how long starts of a model take, as far as past ones tell; 0 if there was none.
+func (a *Activator) StartTakes(key string) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if m := a.state.models[key]; m != nil {
+		return m.startTook
+	}
+	return 0
+}
+
 // Outputs returns what the model's live instances printed last, oldest first, and of none the output of
 // the last one that failed.
 func (a *Activator) Outputs(key string) []string {

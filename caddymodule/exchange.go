@@ -27,6 +27,7 @@ import (
 	"assistant/internal/responses"
 	"assistant/internal/upstream"
 	"assistant/lifecycle"
+	"assistant/lifecycle/engine"
 	"assistant/modeldir"
 )
 
@@ -92,6 +93,9 @@ func (x *exchange) prepare() error {
 	if err := x.find(); err != nil {
 		return err
 	}
+	if err := x.detokenise(); err != nil {
+		return err
+	}
 	return x.planRepairs()
 }
 
@@ -125,7 +129,8 @@ func (x *exchange) count() {
 
 // read takes the whole body in. Only then does net/http notice a client that leaves while its request waits.
 func (x *exchange) read() error {
-	if kind := x.r.Header.Get("Content-Type"); kind != "" && !mayBeJSON(kind) {
+	kind := x.r.Header.Get("Content-Type")
+	if !x.ep.form && kind != "" && !mayBeJSON(kind) {
 		return openai.UnsupportedMedia(kind)
 	}
 	if err := x.take(x.r.Body, x.r.ContentLength, x.h.app.MaxBody); err != nil {
@@ -136,8 +141,15 @@ func (x *exchange) read() error {
 			return err
 		}
 	}
+	if x.ep.path != "" {
+		x.readdress(x.ep.path)
+	}
 	var err error
-	x.req, err = openai.Scan(x.body.Bytes())
+	if x.ep.form {
+		x.req, err = openai.ScanMultipart(bytes.NewReader(x.body.Bytes()), kind)
+	} else {
+		x.req, err = openai.Scan(x.body.Bytes())
+	}
 	return err
 }
 
@@ -194,6 +206,22 @@ func mayBeJSON(contentType string) bool {
 		kind == "text/plain" || kind == "application/x-www-form-urlencoded" || kind == "application/octet-stream"
 }
 
+// detokenise makes text of tokens that are not the model's.
+func (x *exchange) detokenise() error {
+	if x.ep.join != openai.Embeddings || x.model.TokenIDs == modeldir.TokensModel {
+		return nil
+	}
+	body, err := openai.TextOfTokens(x.body.Bytes(), x.req)
+	if body == nil || err != nil {
+		return err
+	}
+	if err := x.take(bytes.NewReader(body), int64(len(body)), int64(len(body))); err != nil {
+		return err
+	}
+	x.req, err = openai.Scan(body)
+	return err
+}
+
 // find looks the model up.
 func (x *exchange) find() error {
 	if err := x.h.waitReady(x.r); err != nil {
@@ -208,7 +236,29 @@ func (x *exchange) find() error {
 		return openai.ModelNotFound(name)
 	}
 	x.model = m
+	if x.r.URL.RawQuery != "" && x.r.URL.Query().Get("autoload") == "false" && !x.h.rt.loaded(m) {
+		return openai.NotLoaded(name)
+	}
+	if !x.ep.any && !engine.For(m).Serves(m, x.ep.kind) {
+		return x.unserved()
+	}
 	return nil
+}
+
+// unserved says that the model is not for the endpoint, and which ones are.
+func (x *exchange) unserved() error {
+	const most = 5
+	var others []string
+	for _, m := range x.h.rt.catalog.Load().Models() {
+		if m.Kind == x.ep.kind && may(x.key, m) && len(others) < most {
+			others = append(others, strconv.Quote(m.Name))
+		}
+	}
+	why := fmt.Sprintf("it is of kind %q, and this asks for one of kind %q", x.model.Kind, x.ep.kind)
+	if len(others) == 0 {
+		return openai.Unserved(x.name(), why+", which no model here is")
+	}
+	return openai.Unserved(x.name(), why+", such as "+strings.Join(others, ", "))
 }
 
 // answer gets a lease and lets the instance answer. A connection that could not be made is tried once more, on what the
@@ -252,6 +302,10 @@ func unreachable(err error) bool {
 // acquire waits for a lease, telling the client that it still waits if that was asked for.
 func (x *exchange) acquire() (activator.Lease, error) {
 	every := time.Duration(x.h.KeepAlive)
+	told := x.wantsProgress()
+	if told != progressNone {
+		every = progressInterval
+	}
 	if every <= 0 || !x.req.Stream {
 		return x.h.rt.act.Acquire(x.r.Context(), x.request())
 	}
@@ -271,7 +325,7 @@ func (x *exchange) acquire() (activator.Lease, error) {
 		case r := <-got:
 			return r.lease, r.err
 		case <-tick.C:
-			x.keepAlive()
+			x.keepAlive(told)
 		}
 	}
 }
@@ -286,9 +340,8 @@ func (x *exchange) request() activator.Request {
 	return r
 }
 
-// keepAlive sends an SSE comment. Only a single newline after it is survived by every SDK: openai-go before 3.43 takes a
-// blank line for an event. If the client is gone the context tells.
-func (x *exchange) keepAlive() {
+// keepAlive tells the client that it still waits, by an SSE comment unless it asked for more. If the client is gone the context tells.
+func (x *exchange) keepAlive(told progress) {
 	if !x.early {
 		x.early, x.status = true, http.StatusOK
 		header := x.w.Header()
@@ -296,7 +349,7 @@ func (x *exchange) keepAlive() {
 		header.Set("Cache-Control", "no-cache")
 		x.w.WriteHeader(http.StatusOK)
 	}
-	_, _ = io.WriteString(x.w, ": waiting for the model\n")
+	_, _ = x.w.Write(x.waiting(told))
 	_ = http.NewResponseController(x.w).Flush()
 }
 

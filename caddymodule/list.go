@@ -172,6 +172,12 @@ func (v view) status(m *modeldir.Model) *openai.ModelStatus {
 	return s
 }
 
+// loaded reports whether an instance of the model is ready.
+func (rt *runtime) loaded(m *modeldir.Model) bool {
+	view := rt.view()
+	return view.status(m).Value == openai.StatusLoaded
+}
+
 // missingInterval is how often what is missing is looked for again, in case it was put there.
 const missingInterval = 5 * time.Second
 

@@ -17,7 +17,10 @@ import (
 // endpoint is a path that a model answers.
 type endpoint struct {
 	kind  modeldir.Kind
-	raw   bool        // it is not of text: nothing of it is looked at or repaired
+	any   bool        // models of every kind answer it
+	path  string      // what the engine is asked instead; "" = the same
+	form  bool        // the request is a multipart form
+	raw   bool        // what goes over it is passed on as it is
 	joins bool        // a plain answer can be put together from a stream
 	join  openai.Kind // which one it is
 	api   *api        // of which it is, if not OpenAI's
@@ -36,6 +39,21 @@ var endpoints = map[string]endpoint{
 	"/v1/completions":      {kind: modeldir.Chat, joins: true, join: openai.Completion},
 	"/v1/embeddings":       {kind: modeldir.Embedding, join: openai.Embeddings},
 	"/v1/audio/speech":     {kind: modeldir.Speech, raw: true},
+
+	"/v1/audio/transcriptions": {kind: modeldir.Transcription, raw: true, form: true},
+	"/v1/audio/translations":   {kind: modeldir.Transcription, raw: true, form: true},
+	"/v1/images/generations":   {kind: modeldir.Image, raw: true},
+	"/v1/moderations":          {kind: modeldir.Moderation, raw: true},
+
+	// Jina's and Cohere's: one request, one answer (https://docs.cohere.com/v2/reference/rerank).
+	"/v1/rerank":    {kind: modeldir.Rerank, raw: true},
+	"/rerank":       {kind: modeldir.Rerank, raw: true},
+	"/v1/reranking": {kind: modeldir.Rerank, raw: true},
+	"/v2/rerank":    {kind: modeldir.Rerank, raw: true, path: "/v1/rerank"},
+
+	// llama-server's own.
+	"/tokenize":   {any: true, raw: true},
+	"/detokenize": {any: true, raw: true},
 }
 
 // route is a path that we answer ourselves, by method. One that ends with a slash is for all that begins with it.
@@ -52,11 +70,16 @@ func get(serve serveFunc) route {
 	return route{methods: map[string]serveFunc{http.MethodGet: serve, http.MethodHead: serve}}
 }
 
+// post is a route that does something.
+func post(serve serveFunc) route {
+	return route{methods: map[string]serveFunc{http.MethodPost: serve}}
+}
+
 // routes are filled in by the files that serve them.
 var routes = map[string]route{}
 
 func init() {
-	routes["/v1/models"], routes["/models"] = get((*Handler).serveModels), get((*Handler).serveModels)
+	routes["/v1/models"] = get((*Handler).serveModels)
 	routes["/v1/models/"] = get((*Handler).serveModelCard)
 	for path, serve := range map[string]serveFunc{"/health": (*Handler).serveHealth, "/readyz": (*Handler).serveReady} {
 		r := get(serve)

@@ -45,6 +45,7 @@ type runtime struct {
 	mu     sync.Mutex
 	inUse  []*App // started configurations, oldest first; the first is in force
 	source source // what the catalog is read from
+	watch  *modeldir.Watcher
 	stop   context.CancelFunc
 	eye    *overseer // nil before the first configuration
 }
@@ -136,7 +137,7 @@ func (rt *runtime) obey(a *App) error {
 		return err
 	}
 	rt.stop()
-	rt.source, rt.stop = from, stop
+	rt.source, rt.stop, rt.watch = from, stop, w
 	w.Reload() // the models are known when the first request comes
 	go w.Run(ctx)
 	return nil
@@ -160,6 +161,16 @@ func (rt *runtime) publish(turn uint64, c *modeldir.Catalog) {
 	rt.catalog.Store(c)
 	rt.act.SetCatalog(c)
 	go rt.lookForMissing(c)
+}
+
+// reread reads all model files anew, for who can't wait until their change is noticed.
+func (rt *runtime) reread() {
+	rt.mu.Lock()
+	w := rt.watch
+	rt.mu.Unlock()
+	if w != nil {
+		w.Reload()
+	}
 }
 
 // inForce returns the configuration in force, nil if none is.

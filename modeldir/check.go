@@ -25,9 +25,10 @@ const (
 
 // Valid words; the first is what an empty value means.
 var (
-	kinds      = []string{string(Chat), string(Embedding), string(Rerank), string(Speech), string(Transcription)}
+	kinds      = []string{string(Chat), string(Embedding), string(Rerank), string(Speech), string(Transcription), string(Image), string(Moderation)}
 	engines    = []string{EngineAuto, EngineLlamaServer, EngineWasmEdge, EngineCommand}
 	identities = []string{"", IdentityNone}
+	tokens     = []string{"", TokensModel}
 	dialects   = []string{"", DialectLlamaAPIServer}
 	splitModes = []string{"", "none", "layer", "row"}
 )

@@ -34,6 +34,7 @@ type rawModel struct {
 	CleanupCommand []string          `toml:"cleanup_command"`
 	Upstream       string            `toml:"upstream"`
 	Identity       string            `toml:"identity"`
+	TokenIDs       string            `toml:"token_ids"`
 	Dialect        string            `toml:"dialect"`
 	ReadyPath      string            `toml:"ready_path"`
 	IdleTimeout    any               `toml:"idle_timeout"`
@@ -126,6 +127,7 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 		CleanupCommand: c.argv("cleanup_command", r.CleanupCommand),
 		Upstream:       c.upstream("upstream", r.Upstream),
 		Identity:       c.oneOf("identity", r.Identity, identities),
+		TokenIDs:       c.oneOf("token_ids", r.TokenIDs, tokens),
 		Dialect:        c.oneOf("dialect", r.Dialect, dialects),
 		ReadyPath:      c.readyPath("ready_path", r.ReadyPath),
 		MinInstances:   c.between("min_instances", r.MinInstances, 0, maxInt32),

@@ -183,7 +183,7 @@ func TestParseModelErrors(t *testing.T) {
 		{"string for boolean", ok + "pinned = 'yes'", 2, 10, "pinned", "must be true or false, not a string"},
 		{"integer in env", ok + "[env]\nA = 1", 3, 5, "env.A", "must be a string, not an integer"},
 		{"huge integer", ok + "port = 99_999_999_999_999_999_999", 2, 8, "port", "too large"},
-		{"kind", ok + "kind = 'image'", 2, 1, "kind", `"image" is none of "chat", "embedding", "rerank", "speech", "transcription"`},
+		{"kind", ok + "kind = 'picture'", 2, 1, "kind", `"picture" is none of "chat", "embedding", "rerank", "speech", "transcription", "image", "moderation"`},
 		{"engine", ok + "engine = 'vllm'", 2, 1, "engine", `none of "auto", "llama-server", "wasmedge", "command"`},
 		{"dialect", "command = ['a']\ndialect = 'x'", 2, 1, "dialect", `none of "", "llama-api-server"`},
 		{"dialect of a native engine", "model_path = 'a'\ndialect = 'llama-api-server'", 2, 1, "dialect", "only for engine"},

@@ -18,6 +18,8 @@ const (
 	Rerank        Kind = "rerank"
 	Speech        Kind = "speech"
 	Transcription Kind = "transcription"
+	Image         Kind = "image"
+	Moderation    Kind = "moderation"
 )
 
 // Names of engine kinds a model file may ask for.
@@ -33,6 +35,9 @@ const WasmGuest = "guest"
 
 // DialectLlamaAPIServer is the dialect of engines that speak as LlamaEdge's llama-api-server.
 const DialectLlamaAPIServer = "llama-api-server"
+
+// TokensModel as a model's token_ids says that numbers in an input are tokens of its own vocabulary.
+const TokensModel = "model"
 
 // IdentityNone is the identity of a model whose listener cannot be proven to be
 // ours, such as a container's.
@@ -78,6 +83,7 @@ type Model struct {
 	CleanupCommand []string
 	Upstream       string // where a command engine listens, if not on our port: host:port or unix//path
 	Identity       string // "" or IdentityNone
+	TokenIDs       string // whose tokens an embedding's input of numbers is: "" = OpenAI's cl100k_base, or TokensModel
 	Dialect        string // what of a command engine's HTTP is made up for: "" = nothing, or DialectLlamaAPIServer
 	ReadyPath      string // HTTP path probed for readiness; "" = the engine kind's default, TCP accept for command
 

@@ -70,6 +70,13 @@ func newServer(o Options, events *eventLog) *server {
 		s.mux.HandleFunc("POST /v1"+p, s.post)
 		s.mux.HandleFunc("POST "+p, s.post)
 	}
+	if s.o.Echo {
+		for _, p := range []string{
+			"/v1/audio/transcriptions", "/v1/audio/translations", "/v1/images/generations", "/v1/moderations", "/v1/rerank", "/rerank", "/detokenize",
+		} {
+			s.mux.HandleFunc("POST "+p, s.post)
+		}
+	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "not_found_error", "File Not Found")
 	})

@@ -132,6 +132,14 @@ func MethodNotAllowed(allow string) *Error {
 	}
 }
 
+// NotLoaded says that the model is not loaded, to a client that does not want it to be for its request.
+func NotLoaded(name string) *Error {
+	return &Error{
+		Status: http.StatusBadRequest, Type: TypeInvalidRequest, Param: "model", Code: "model_not_loaded",
+		Message: fmt.Sprintf("the model %q is not loaded, and autoload=false asks that no request loads it", name),
+	}
+}
+
 // TooLarge says that the body is longer than limit bytes.
 func TooLarge(limit int64) *Error {
 	return &Error{

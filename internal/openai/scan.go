@@ -17,6 +17,7 @@ type Request struct {
 	StreamOptionsSpan [2]int
 	MessagesSpan      [2]int // of a chat
 	PromptSpan        [2]int // of a text completion
+	InputSpan         [2]int // of a request for embeddings
 
 	first     int  // offset of the first field's name, or of the closing brace
 	unusual   bool // a field gives the answer a shape that Join does not know
@@ -85,6 +86,8 @@ func (r *Request) field(s *scanner, key []byte, from, to int) error {
 	case "prompt":
 		r.PromptSpan = [2]int{from, to}
 		r.unusual = r.unusual || value[0] != '"' // a list of prompts is a list of choices
+	case "input":
+		r.InputSpan = [2]int{from, to}
 	case "n", "n_cmpl", "best_of":
 		r.unusual = r.unusual || string(value) != "1" && string(value) != "null"
 	case "logprobs", "top_logprobs", "n_probs", "echo", "return_progress", "return_tokens", "timings_per_token",

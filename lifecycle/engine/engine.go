@@ -59,6 +59,10 @@ type Kind struct {
 	// Kinds are the kinds of models that the engine serves; nil = any.
 	Kinds []modeldir.Kind
 
+	// Also reports whether a model serves a further kind beside its own, for engines whose models serve their own only; nil = the
+	// engine is asked, whatever the model's kind.
+	Also func(m *modeldir.Model, kind modeldir.Kind) bool
+
 	// Explain tells what the last output of an engine that failed means, and what to do about it; "" if that is not known.
 	Explain func(output string) string
 
@@ -145,6 +149,11 @@ func (k Kind) Unserved(m *modeldir.Model) string {
 	default:
 		return why + "set engine = \"" + modeldir.EngineCommand + "\", and command to a server that does"
 	}
+}
+
+// Serves reports whether the model's engine may answer requests of a kind: whether it can is its own affair where that is not known.
+func (k Kind) Serves(m *modeldir.Model, kind modeldir.Kind) bool {
+	return m.Kind == kind || k.Also == nil || k.Also(m, kind)
 }
 
 // StreamsPlain reports whether plain requests to the model are streamed from its engine, so that

@@ -20,6 +20,7 @@ var llamaServer = Kind{
 	Contexts:       true, // --slot-save-path and POST /slots/{id}?action=save|restore, since 2024
 	CancelByStream: true, // a plain request generates to its end, whoever left (ggml-org/llama.cpp, measured)
 	Kinds:          []modeldir.Kind{modeldir.Chat, modeldir.Embedding, modeldir.Rerank},
+	Also:           llamaAlso,
 	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
 		path, err := LlamaServerPath()
 		if err != nil {
@@ -103,6 +104,18 @@ func llamaKindArgs(kind modeldir.Kind) []string {
 		return []string{"--reranking"}
 	default:
 		return nil
+	}
+}
+
+// llamaAlso reports whether the model's own arguments make the server one for a further kind.
+func llamaAlso(m *modeldir.Model, kind modeldir.Kind) bool {
+	switch kind {
+	case modeldir.Embedding:
+		return slices.Contains(m.Args, "--embedding") || slices.Contains(m.Args, "--embeddings")
+	case modeldir.Rerank:
+		return slices.Contains(m.Args, "--rerank") || slices.Contains(m.Args, "--reranking")
+	default:
+		return false
 	}
 }
 

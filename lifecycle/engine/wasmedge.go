@@ -31,6 +31,7 @@ var wasmGuest = Kind{
 	Name:    modeldir.EngineWasmEdge,
 	Socket:  true, // ours: the guest has none
 	Kinds:   wasmKinds,
+	Also:    wasmAlso,
 	Find:    findForWasm,
 	Explain: explainWasm,
 	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
@@ -63,6 +64,7 @@ var wasmServer = Kind{
 	Repairs: openai.LlamaAPIServer,
 	Context: wasmContext,
 	Kinds:   wasmKinds,
+	Also:    wasmAlso,
 	Find:    findForWasm,
 	Explain: explainWasm,
 	Plan: func(m *modeldir.Model, at Place) (Plan, error) {
@@ -298,4 +300,9 @@ func explainWasm(output string) string {
 		return "WasmEdge did not take the WASI-NN plug-in, which is most likely of another version than it: " + pluginRemedy
 	}
 	return ""
+}
+
+// wasmAlso reports whether a second model is there that the same instance serves.
+func wasmAlso(m *modeldir.Model, kind modeldir.Kind) bool {
+	return kind == modeldir.Embedding && m.EmbeddingModelPath != ""
 }

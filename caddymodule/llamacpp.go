@@ -1,0 +1,88 @@
+package caddymodule
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"assistant/internal/keys"
+	"assistant/internal/openai"
+)
+
+// What llama.cpp's server answers in its router mode, beside the API (https://github.com/ggml-org/llama.cpp, tools/server/README.md):
+// Open WebUI lists, loads and unloads models by it.
+func init() {
+	routes["/models"] = get((*Handler).serveModelsAnew)
+	routes["/models/load"] = post((*Handler).loadModel)
+	routes["/models/unload"] = post((*Handler).unloadModel)
+	routes["/props"] = get((*Handler).serveProps)
+}
+
+// serveModelsAnew lists the models; with ?reload=1 their files are read before.
+func (h *Handler) serveModelsAnew(w http.ResponseWriter, r *http.Request, key *keys.Key) {
+	if r.URL.RawQuery != "" && r.URL.Query().Get("reload") == "1" {
+		h.rt.reread()
+	}
+	h.serveModels(w, r, key)
+}
+
+var success = []byte(`{"success":true}`)
+
+// loadModel begins to start a model and does not wait for it: the list and the events tell.
+func (h *Handler) loadModel(w http.ResponseWriter, r *http.Request, key *keys.Key) {
+	m, err := h.modelOf(r, key, "model")
+	if err != nil {
+		refuse(w, "", err)
+		return
+	}
+	go func() {
+		if err := h.rt.act.Load(context.Background(), m.Key); err != nil {
+			h.rt.log.Warn("could not load a model", "model", m.Name, "error", err)
+		}
+	}()
+	writeJSON(w, http.StatusOK, success)
+}
+
+// unloadModel lets a model go. Answers that are on their way end first.
+func (h *Handler) unloadModel(w http.ResponseWriter, r *http.Request, key *keys.Key) {
+	m, err := h.modelOf(r, key, "model")
+	if err != nil {
+		refuse(w, "", err)
+		return
+	}
+	h.rt.act.Unload(m.Key, false)
+	writeJSON(w, http.StatusOK, success)
+}
+
+// serveProps tells what the router is; with ?model= what that model's engine says of itself.
+func (h *Handler) serveProps(w http.ResponseWriter, r *http.Request, key *keys.Key) {
+	if r.URL.RawQuery != "" && r.URL.Query().Get("model") != "" {
+		x := &exchange{h: h, w: w, r: r, ep: endpoint{any: true, raw: true}, key: key}
+		_ = x.serveQuery() // a client that is gone has no answer
+		return
+	}
+	version, _ := caddy.Version()
+	writeJSON(w, http.StatusOK, openai.Marshal(struct {
+		Role         string `json:"role"`
+		MaxInstances int    `json:"max_instances"`
+		Autoload     bool   `json:"models_autoload"`
+		Build        string `json:"build_info"`
+	}{"router", h.app.MaxInstances, true, "assistant-" + version}))
+}
+
+// serveQuery has the model that the query names answer a request without a body.
+func (x *exchange) serveQuery() error {
+	defer x.close()
+	if err := x.take(http.NoBody, 0, 0); err != nil {
+		return x.fail(err)
+	}
+	x.req.Model = x.r.URL.Query().Get("model")
+	if err := x.find(); err != nil {
+		return x.fail(err)
+	}
+	if err := x.planRepairs(); err != nil {
+		return x.fail(err)
+	}
+	return x.serveNow()
+}

@@ -1,0 +1,110 @@
+package caddymodule
+
+import (
+	"net/http"
+	"time"
+
+	"assistant/internal/keys"
+	"assistant/internal/openai"
+	"assistant/modeldir"
+)
+
+// LM Studio's management of models (https://lmstudio.ai/docs/developer/rest): Open WebUI and others list, load and unload by it.
+func init() {
+	routes["/api/v1/models"] = get((*Handler).listForLMStudio)
+	routes["/api/v1/models/load"] = post((*Handler).loadForLMStudio)
+	routes["/api/v1/models/unload"] = post((*Handler).unloadForLMStudio)
+}
+
+// lmModel is a model as LM Studio lists it.
+type lmModel struct {
+	Type         string         `json:"type"` // llm or embedding
+	Publisher    string         `json:"publisher"`
+	Key          string         `json:"key"`
+	DisplayName  string         `json:"display_name"`
+	Loaded       []lmInstance   `json:"loaded_instances"`
+	MaxContext   int            `json:"max_context_length"`
+	Format       string         `json:"format"`
+	Capabilities lmCapabilities `json:"capabilities"`
+}
+
+// lmInstance is what it calls a model that is loaded. All instances of ours are one, under the model's name.
+type lmInstance struct {
+	ID     string   `json:"id"`
+	Config lmConfig `json:"config"`
+}
+
+type lmConfig struct {
+	ContextLength int `json:"context_length"`
+}
+
+type lmCapabilities struct {
+	Vision bool `json:"vision"`
+	Tools  bool `json:"trained_for_tool_use"`
+}
+
+func lmType(kind modeldir.Kind) string {
+	if kind == modeldir.Embedding {
+		return "embedding"
+	}
+	return "llm"
+}
+
+// listForLMStudio lists the models for chats and for embeddings: others it does not know.
+func (h *Handler) listForLMStudio(w http.ResponseWriter, _ *http.Request, key *keys.Key) {
+	view := h.rt.view()
+	models := []lmModel{}
+	for _, m := range view.catalog.Models() {
+		if m.Key != m.Name || m.Kind != modeldir.Chat && m.Kind != modeldir.Embedding || !may(key, m) {
+			continue
+		}
+		card := view.card(m)
+		loaded := []lmInstance{}
+		if card.Status.Value == openai.StatusLoaded {
+			loaded = append(loaded, lmInstance{m.Name, lmConfig{card.ContextLength}})
+		}
+		models = append(models, lmModel{
+			Type: lmType(m.Kind), Publisher: owner, Key: m.Name, DisplayName: card.Name, Loaded: loaded,
+			MaxContext: card.ContextLength, Format: "gguf",
+			Capabilities: lmCapabilities{Vision: card.Takes("image"), Tools: m.Kind == modeldir.Chat},
+		})
+	}
+	writeJSON(w, http.StatusOK, openai.Marshal(struct {
+		Models []lmModel `json:"models"`
+	}{models}))
+}
+
+// loadForLMStudio starts a model and answers when it is ready. How it is started is its file's affair, whatever else the request says.
+func (h *Handler) loadForLMStudio(w http.ResponseWriter, r *http.Request, key *keys.Key) {
+	m, err := h.modelOf(r, key, "model")
+	if err != nil {
+		refuse(w, "", err)
+		return
+	}
+	began := time.Now()
+	if err := h.rt.act.Load(r.Context(), m.Key); err != nil {
+		if r.Context().Err() == nil {
+			refuse(w, m.Name, err)
+		}
+		return
+	}
+	writeJSON(w, http.StatusOK, openai.Marshal(struct {
+		Type     string  `json:"type"`
+		Instance string  `json:"instance_id"`
+		Seconds  float64 `json:"load_time_seconds"`
+		Status   string  `json:"status"`
+	}{lmType(m.Kind), m.Name, time.Since(began).Seconds(), "loaded"}))
+}
+
+// unloadForLMStudio lets a model go. Answers that are on their way end first.
+func (h *Handler) unloadForLMStudio(w http.ResponseWriter, r *http.Request, key *keys.Key) {
+	m, err := h.modelOf(r, key, "instance_id", "model")
+	if err != nil {
+		refuse(w, "", err)
+		return
+	}
+	h.rt.act.Unload(m.Key, false)
+	writeJSON(w, http.StatusOK, openai.Marshal(struct {
+		Instance string `json:"instance_id"`
+	}{m.Name}))
+}

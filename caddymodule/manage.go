@@ -1,0 +1,58 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+
+	"assistant/internal/keys"
+	"assistant/internal/openai"
+	"assistant/modeldir"
+)
+
+// maxAsked bounds a request that only names a model, in bytes.
+const maxAsked = 64 << 10
+
+// modelOf reads which model a request is about: by the first of the fields that is there. Errors are *openai.Error.
+func (h *Handler) modelOf(r *http.Request, key *keys.Key, fields ...string) (*modeldir.Model, error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxAsked+1))
+	switch {
+	case err != nil:
+		return nil, openai.InvalidRequest("", "could not read the request body: "+err.Error())
+	case len(body) > maxAsked:
+		return nil, openai.TooLarge(maxAsked)
+	}
+	var asked map[string]json.RawMessage
+	if err := json.Unmarshal(body, &asked); err != nil {
+		return nil, openai.BadJSON(err.Error())
+	}
+	for _, field := range fields {
+		if asked[field] == nil {
+			continue
+		}
+		var name string
+		if json.Unmarshal(asked[field], &name) != nil || name == "" {
+			return nil, openai.InvalidRequest(field, `"`+field+`" must be the name of a model`)
+		}
+		return h.modelNamed(r, key, name)
+	}
+	return nil, openai.InvalidRequest(fields[0], `you must name a model in "`+fields[0]+`"`)
+}
+
+// modelNamed finds a model that the key may use. Errors are *openai.Error.
+func (h *Handler) modelNamed(r *http.Request, key *keys.Key, name string) (*modeldir.Model, error) {
+	if err := h.waitReady(r); err != nil {
+		return nil, err
+	}
+	m, ok := h.rt.catalog.Load().Resolve(name, modeldir.Chat)
+	if !ok || !may(key, m) {
+		return nil, openai.ModelNotFound(name)
+	}
+	return m, nil
+}
+
+// refuse answers with an error of ours.
+func refuse(w http.ResponseWriter, model string, err error) {
+	x := exchange{req: openai.Request{Model: model}}
+	x.apiError(err).WriteTo(w)
+}
