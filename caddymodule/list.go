@@ -148,6 +148,10 @@ func modalities(kind modeldir.Kind) *openai.Architecture {
 		out = "audio"
 	case modeldir.Transcription:
 		in = "audio"
+	case modeldir.Image:
+		out = "image"
+	case modeldir.Moderation:
+		out = "moderation"
 	}
 	return &openai.Architecture{InputModalities: []string{in}, OutputModalities: []string{out}}
 }

@@ -29,7 +29,7 @@ type ModelCard struct {
 	Meta          map[string]any `json:"meta,omitempty"`
 }
 
-// Architecture lists what goes into a model and what comes out: "text", "image", "audio", "embeddings", "rerank".
+// Architecture lists what goes into a model and what comes out: "text", "image", "audio", "embeddings", "rerank", "moderation".
 type Architecture struct {
 	InputModalities  []string `json:"input_modalities"`
 	OutputModalities []string `json:"output_modalities"`

@@ -64,6 +64,12 @@ async function leaves() {
   return (await chat({ max_tokens: 2 })).choices[0].message.content;
 }
 
+async function responses() {
+  const answer = await client.responses.create({ model: COUNT, input: 'Count.', max_output_tokens: 5 });
+  const stream = client.responses.stream({ model: COUNT, input: 'Count.', max_output_tokens: 7 });
+  return [answer.output_text, (await client.responses.retrieve(answer.id)).status, (await stream.finalResponse()).output[0].content[0].text];
+}
+
 await run([
   ['plain', plain, [' 1 2 3 4 5', 'length', COUNT, 5]],
   ['stream', () => streamed({ max_tokens: 7 }), [' 1 2 3 4 5 6 7', ['length'], 0]],
@@ -80,4 +86,5 @@ await run([
   ['embeddings', async () => (await client.embeddings.create({ model: EMBED, input: ['a', 'b'] })).data.map((d) => d.embedding.length), [384, 384]],
   ['models', async () => { for await (const m of client.models.list()) if (m.id === COUNT) return true; }, true],
   ['client leaves', leaves, ' 1 2'],
+  ['responses', responses, [' 1 2 3 4 5', 'incomplete', ' 1 2 3 4 5 6 7']],
 ]);

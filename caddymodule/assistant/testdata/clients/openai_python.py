@@ -68,6 +68,36 @@ def leaves():
     return chat(max_tokens=2).choices[0].message.content
 
 
+def respond(**more):
+    return client.responses.create(model=COUNT, input="Count.", **more)
+
+
+def respond_stream():
+    text, last = "", None
+    for event in respond(max_output_tokens=7, stream=True):
+        text += event.delta if event.type == "response.output_text.delta" else ""
+        last = event.type
+    return text, last
+
+
+def stored():
+    first = respond(max_output_tokens=5)
+    again = client.responses.retrieve(first.id)
+    respond(max_output_tokens=5, previous_response_id=first.id)
+    asked = client.responses.input_items.list(first.id).data[0].content[0].text
+    client.responses.delete(first.id)
+    try:
+        client.responses.retrieve(first.id)
+    except openai.NotFoundError:
+        return again.output_text, again.status, asked
+
+
+def respond_tools():
+    tool = {"type": "function", **weather["function"], "strict": False}
+    answer = client.responses.create(model=TOOLS, input="use the tool", tools=[tool], tool_choice=E["TOOL_CHOICE"], max_output_tokens=200)
+    return [item.name for item in answer.output if item.type == "function_call"]
+
+
 CASES = [
     ("plain", plain, (" 1 2 3 4 5", "length", COUNT, 5)),
     ("stream", lambda: streamed(max_tokens=7), (" 1 2 3 4 5 6 7", ["length"], 0)),
@@ -84,6 +114,10 @@ CASES = [
     ("embeddings", lambda: [len(d.embedding) for d in client.embeddings.create(model=EMBED, input=["a", "b"]).data], [384, 384]),
     ("models", lambda: COUNT in [m.id for m in client.models.list()], True),
     ("client leaves", leaves, " 1 2"),
+    ("responses", lambda: respond(max_output_tokens=5).output_text, " 1 2 3 4 5"),
+    ("responses: stream", respond_stream, (" 1 2 3 4 5 6 7", "response.incomplete")),
+    ("responses: stored", stored, (" 1 2 3 4 5", "incomplete", "Count.")),
+    ("responses: tools", respond_tools, ["weather"]),
 ]
 for name, run, want in CASES:
     try:
