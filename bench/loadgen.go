@@ -21,12 +21,16 @@ func get(addr, path string) []byte {
 
 // post is a chat request for a model whose body has the given size, the
 // conversation before the model as SDKs send it, then the members in extra.
-func post(addr, model string, size int, extra string) []byte {
+func post(addr, model string, size int, extra string, header ...string) []byte {
 	const head = `{"messages":[{"role":"user","content":"`
 	tail := fmt.Sprintf(`"}],"model":%q,%s}`, model, extra)
 	body := head + strings.Repeat("x", max(1, size-len(head)-len(tail))) + tail
-	return fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-		addr, len(body), body)
+	more := ""
+	for _, h := range header {
+		more += h + "\r\n"
+	}
+	return fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s",
+		addr, more, len(body), body)
 }
 
 // client is one kept-alive HTTP/1.1 connection. It does no more than the

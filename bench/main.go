@@ -38,6 +38,7 @@ type suite struct {
 var suites = []suite{
 	{"warm1", warm1, alone | against},
 	{"warm64", warm64, alone | against},
+	{"chain", chain, alone},
 	{"body200k", body200k, alone | against},
 	{"body2m", body2m, against},
 	{"stream", stream64, alone | against},

@@ -218,7 +218,10 @@ func (b *bench) startRouter(global, site string) (target, error) {
 
 // startAssistant runs the product with our module. Its limits on waiting are its
 // defaults, so fleet.defaults changes nothing.
-func startAssistant(b *bench, f fleet) (target, error) {
+func startAssistant(b *bench, f fleet) (target, error) { return b.startOurs(f, "", "assistant") }
+
+// startOurs is startAssistant with more options, and with the site's directives.
+func (b *bench) startOurs(f fleet, options, site string) (target, error) {
 	dir, err := os.MkdirTemp(b.dir, "models-")
 	if err != nil {
 		return target{}, err
@@ -235,8 +238,8 @@ func startAssistant(b *bench, f fleet) (target, error) {
 			return target{}, err
 		}
 	}
-	t, err := b.startRouter(fmt.Sprintf("\tassistant {\n\t\tconfig_dir %s\n\t\tstate_dir %s\n\t\tmax_instances %d\n\t\tmax_load 0\n\t\tidle_timeout 5m\n\t}\n",
-		dir, state, f.room), "assistant")
+	t, err := b.startRouter(fmt.Sprintf("\tassistant {\n\t\tconfig_dir %s\n\t\tstate_dir %s\n\t\tmax_instances %d\n\t\tmax_load 0\n\t\tidle_timeout 5m\n%s\t}\n",
+		dir, state, f.room, options), site)
 	t.edit, t.readsLate = write, true
 	return t, err
 }
