@@ -550,13 +550,13 @@ func (x *exchange) broken(err error) error {
 		return caddyhttp.Error(statusClientGone, err)
 	}
 	if x.client != nil {
-		x.client.Fail(openai.EngineCrashed(x.model.Name))
+		x.client.Fail(x.crashed())
 		x.status = http.StatusBadGateway
 		return nil
 	}
 	if strings.HasPrefix(x.w.Header().Get("Content-Type"), "text/event-stream") {
 		_, _ = io.WriteString(x.w, "\n\n") // it may have broken off in the middle of a line
-		x.failStream(openai.EngineCrashed(x.model.Name))
+		x.failStream(x.crashed())
 		return nil
 	}
 	panic(http.ErrAbortHandler)
@@ -610,9 +610,17 @@ func (x *exchange) apiError(err error) *openai.Error {
 	}
 	var head *upstream.HeadError
 	if errors.As(err, &head) {
-		return openai.EngineCrashed(x.name())
+		return x.crashed()
 	}
 	return openai.EngineFailed(x.name(), err.Error())
+}
+
+// crashed is what a client is told of an engine that ended before its answer did: by itself, or with the server.
+func (x *exchange) crashed() *openai.Error {
+	if caddy.Exiting() {
+		return openai.ShuttingDown()
+	}
+	return openai.EngineCrashed(x.name())
 }
 
 func (x *exchange) name() string { return first(x.req.Model, defaultAlias) }

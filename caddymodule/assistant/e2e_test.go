@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"assistant/internal/enginetest"
 	"assistant/internal/realtest"
 )
 
@@ -73,7 +74,7 @@ func startServer(t *testing.T, models map[string]string, env ...string) *server 
 	admin 127.0.0.1:%d
 	skip_install_trust
 	auto_https disable_redirects
-	grace_period 20s
+	grace_period {$GRACE:20s}
 	assistant {
 		config_dir ./models
 		state_dir ./state
@@ -518,6 +519,46 @@ func TestExitRefusesThoseWhoWait(t *testing.T) {
 	const limit = 15 * time.Second // far less than the grace period and the start together
 	if took := time.Since(began); took > limit {
 		t.Errorf("the server took %v to end", took)
+	}
+}
+
+// TestExitEndsStreamsWithAnError: a stream that outlasts the grace period must not look whole, nor as if the engine were to blame.
+func TestExitEndsStreamsWithAnError(t *testing.T) {
+	command := fmt.Sprintf("command = [%q, \"--port\", \"{{port}}\", \"--tokens\", \"100000\", \"--token-delay\", \"50ms\"]\n", enginetest.Binary(t))
+	s := startServer(t, map[string]string{"endless.toml": command}, "GRACE=1s")
+	streams := map[string]string{
+		"/v1/chat/completions": `{"model":"endless","stream":true,"messages":[{"role":"user","content":"Hi"}]}`,
+		"/v1/responses":        `{"model":"endless","stream":true,"input":"Hi"}`,
+		"/v1/messages":         `{"model":"endless","stream":true,"max_tokens":100000,"messages":[{"role":"user","content":"Hi"}]}`,
+	}
+	var ended sync.WaitGroup
+	said := make(map[string]*bytes.Buffer)
+	for path, body := range streams {
+		res, err := s.client.Post(s.https+path, "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		out := new(bytes.Buffer)
+		said[path] = out
+		ended.Go(func() {
+			if _, err := io.Copy(out, res.Body); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		})
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ended.Wait()
+	for path, out := range said {
+		text := out.String()
+		if !strings.Contains(text, "the server is shutting down") || strings.Contains(text, "[DONE]") {
+			t.Errorf("%s ended with %s", path, text[max(0, len(text)-1000):])
+		}
+	}
+	if err := s.cmd.Wait(); err != nil {
+		t.Errorf("the server ended with %v", err)
 	}
 }
 
