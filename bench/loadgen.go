@@ -25,10 +25,7 @@ func post(addr, model string, size int, extra string, header ...string) []byte {
 	const head = `{"messages":[{"role":"user","content":"`
 	tail := fmt.Sprintf(`"}],"model":%q,%s}`, model, extra)
 	body := head + strings.Repeat("x", max(1, size-len(head)-len(tail))) + tail
-	more := ""
-	for _, h := range header {
-		more += h + "\r\n"
-	}
+	more := strings.Join(append(header, ""), "\r\n")
 	return fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s",
 		addr, more, len(body), body)
 }
