@@ -1,9 +1,8 @@
 """The cases of the client matrix by anthropic. Prints one line of JSON a case."""
-import json
 import os
-import traceback
 
 import anthropic
+from run import run
 
 E = os.environ
 client = anthropic.Anthropic(base_url=E["BASE_URL"].removesuffix("/v1"), api_key="unused", max_retries=0)
@@ -41,7 +40,7 @@ def refused(error, **more):
         return type(e).__name__, e.body["error"]["type"]
 
 
-CASES = [
+run([
     ("plain", plain, (" 1 2 3 4 5", "max_tokens", COUNT, 5)),
     ("stream", stream, (" 1 2 3 4 5 6 7", "max_tokens")),
     ("stop", lambda: ask(max_tokens=50, stop_sequences=[" 4"]).content[0].text, " 1 2 3"),
@@ -50,10 +49,4 @@ CASES = [
     ("count_tokens", lambda: client.messages.count_tokens(model=COUNT, messages=count).input_tokens > 0, True),
     ("no such model", lambda: refused(anthropic.NotFoundError, model="nobody"), ("NotFoundError", "not_found_error")),
     ("wrong request", lambda: refused(anthropic.BadRequestError, messages=[]), ("BadRequestError", "invalid_request_error")),
-]
-for name, run, want in CASES:
-    try:
-        got = run()
-    except Exception:
-        got = traceback.format_exc(limit=-1)
-    print(json.dumps({"case": name, "ok": got == want, "got": repr(got)}))
+])

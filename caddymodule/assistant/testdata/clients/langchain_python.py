@@ -1,13 +1,12 @@
 """The cases of the client matrix by langchain-openai. Prints one line of JSON a case."""
-import json
 import os
-import traceback
 from typing import Annotated
 
 import openai
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import Field
+from run import run
 
 E = os.environ
 COUNT, CHAT, TOOLS, EMBED = (E["ENGINE"] + "-" + kind for kind in ("count", "chat", "tools", "embed"))
@@ -47,7 +46,7 @@ def refused():
         return e.param
 
 
-CASES = [
+run([
     ("plain", lambda: chat(max_tokens=5).invoke("Count.").content, " 1 2 3 4 5"),
     ("stream", stream, (" 1 2 3 4 5 6 7", ["length"])),
     ("stop", lambda: chat().invoke("Count.", stop=[" 4"]).content, " 1 2 3"),
@@ -55,10 +54,4 @@ CASES = [
     ("no such model", refused, "model"),
     ("embeddings", lambda: embed(check_embedding_ctx_length=False), [384, 384]),
     ("embeddings in tokens", embed_by_default, True),
-]
-for name, run, want in CASES:
-    try:
-        got = run()
-    except Exception:
-        got = traceback.format_exc(limit=-1)
-    print(json.dumps({"case": name, "ok": got == want, "got": repr(got)}))
+])

@@ -1,9 +1,8 @@
 """The cases of the client matrix by litellm. Prints one line of JSON a case."""
-import json
 import os
-import traceback
 
 import litellm
+from run import run
 
 E = os.environ
 COUNT, CHAT, TOOLS, EMBED = (E["ENGINE"] + "-" + kind for kind in ("count", "chat", "tools", "embed"))
@@ -51,7 +50,7 @@ def refused():
         return "NotFoundError"
 
 
-CASES = [
+run([
     ("plain", plain, (" 1 2 3 4 5", "length", 5)),
     ("stream", stream, (" 1 2 3 4 5 6 7", ["length"])),
     ("stop", lambda: chat(stop=[" 4"]).choices[0].message.content, " 1 2 3"),
@@ -60,10 +59,4 @@ CASES = [
     ("by /v1/messages", messages, " 1 2 3 4 5"),
     ("by /v1/responses", responses, " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16"),
     ("no such model", refused, "NotFoundError"),
-]
-for name, run, want in CASES:
-    try:
-        got = run()
-    except Exception:
-        got = traceback.format_exc(limit=-1)
-    print(json.dumps({"case": name, "ok": got == want, "got": repr(got)}))
+])

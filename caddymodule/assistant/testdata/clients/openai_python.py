@@ -1,9 +1,9 @@
 """The cases of the client matrix by openai-python. Prints one line of JSON a case."""
 import json
 import os
-import traceback
 
 import openai
+from run import run
 
 E = os.environ
 client = openai.OpenAI(base_url=E["BASE_URL"], api_key="unused", max_retries=0)
@@ -98,7 +98,7 @@ def respond_tools():
     return [item.name for item in answer.output if item.type == "function_call"]
 
 
-CASES = [
+run([
     ("plain", plain, (" 1 2 3 4 5", "length", COUNT, 5)),
     ("stream", lambda: streamed(max_tokens=7), (" 1 2 3 4 5 6 7", ["length"], 0)),
     ("stream to its end", lambda: streamed()[1], ["stop"]),
@@ -118,10 +118,4 @@ CASES = [
     ("responses: stream", respond_stream, (" 1 2 3 4 5 6 7", "response.incomplete")),
     ("responses: stored", stored, (" 1 2 3 4 5", "incomplete", "Count.")),
     ("responses: tools", respond_tools, ["weather"]),
-]
-for name, run, want in CASES:
-    try:
-        got = run()
-    except Exception:
-        got = traceback.format_exc(limit=-1)
-    print(json.dumps({"case": name, "ok": got == want, "got": repr(got)}))
+])
