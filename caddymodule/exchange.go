@@ -114,10 +114,12 @@ var taps = sync.Pool{New: func() any { return new(openai.UsageTap) }}
 // count adds the exchange to the metrics. It runs on a panic too.
 func (x *exchange) count() {
 	x.stats.responseBytes.AddInt64(x.bytes)
-	if prompt, completion, ok := x.tap.Tokens(); ok {
+	prompt, completion, told := x.tap.Tokens()
+	if told {
 		x.stats.promptTokens.Add(prompt)
 		x.stats.completeTokens.Add(completion)
 	}
+	x.meter(prompt, completion, told)
 	if x.run != nil && x.run.KeepsContexts && x.status == http.StatusOK {
 		reuse, said := x.tap.Reuse()
 		x.run.Reused(x.conversation, reuse.Cached, reuse.Computed, reuse.Took, said)

@@ -21,7 +21,7 @@ func (a *App) openKeys() error {
 	if a.Keys == "" && (a.Insecure || !exists(a.ownKeys())) {
 		return nil
 	}
-	store, err := keys.Open(first(a.Keys, a.ownKeys()), a.log)
+	store, err := keys.Open(first(a.Keys, a.ownKeys()), a.log, a.rt.uses)
 	if err != nil {
 		return err
 	}
@@ -107,23 +107,34 @@ func (a *App) verify(key string) (*keys.Key, error) {
 
 // begin takes the request's share of its key's bounds, and tells the client how much is left, as OpenAI does. It answers the
 // request and reports false if it has to come back later. end is to be called when the request has ended.
-func begin(w http.ResponseWriter, key *keys.Key) (end func(), ok bool) {
+func (h *Handler) begin(w http.ResponseWriter, key *keys.Key) (end func(), ok bool) {
 	if key == nil {
 		return func() {}, true
 	}
+	if limit := key.TokensPerMonth; limit > 0 && h.rt.usage.Month(key.Name) >= limit {
+		openai.KeyQuota(fmt.Sprintf("the API key %q has used up its %d tokens of this month (UTC)", key.Name, limit)).WriteTo(w)
+		return nil, false
+	}
 	now := time.Now()
 	refusal := key.Begin(now)
-	if remaining, reset, bounded := key.Remaining(now); bounded {
-		h := w.Header()
-		h.Set("X-Ratelimit-Limit-Requests", strconv.Itoa(key.RequestsPerMinute))
-		h.Set("X-Ratelimit-Remaining-Requests", strconv.Itoa(remaining))
-		h.Set("X-Ratelimit-Reset-Requests", reset.Round(time.Millisecond).String())
-	}
+	requests, tokens := key.Left(now)
+	tellLeft(w.Header(), "Requests", requests)
+	tellLeft(w.Header(), "Tokens", tokens)
 	if refusal != nil {
 		openai.KeyLimit(fmt.Sprintf("the API key %q has reached its limit of %s", key.Name, refusal.Why), refusal.Retry).WriteTo(w)
 		return nil, false
 	}
 	return key.End, true
+}
+
+// tellLeft sets the headers of a bound a minute.
+func tellLeft(h http.Header, what string, left keys.Left) {
+	if left.Limit == 0 {
+		return
+	}
+	h.Set("X-Ratelimit-Limit-"+what, strconv.Itoa(left.Limit))
+	h.Set("X-Ratelimit-Remaining-"+what, strconv.Itoa(left.Remaining))
+	h.Set("X-Ratelimit-Reset-"+what, left.Reset.Round(time.Millisecond).String())
 }
 
 // may reports whether a key may use a model: by its name or by one of its aliases. Others do not exist for it.

@@ -145,7 +145,7 @@ func (h *Handler) admit(x *exchange) error {
 	if x.key, ok = h.identify(x.w, x.r); !ok {
 		return nil
 	}
-	if x.end, ok = begin(x.w, x.key); !ok {
+	if x.end, ok = x.h.begin(x.w, x.key); !ok {
 		return nil
 	}
 	return x.serve()

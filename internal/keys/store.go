@@ -20,6 +20,7 @@ const lookAgain = 500 * time.Millisecond
 type Store struct {
 	file string
 	log  *slog.Logger
+	uses *Uses
 	now  func() time.Time
 
 	keys   atomic.Pointer[map[digest]*Key]
@@ -36,8 +37,9 @@ type fileState struct {
 }
 
 // Open reads the file. It must be good; what becomes of it later is told in the log, and the last good version goes on.
-func Open(file string, log *slog.Logger) (*Store, error) {
-	s := &Store{file: file, log: log, now: time.Now}
+// uses is what the keys in it have used already.
+func Open(file string, log *slog.Logger, uses *Uses) (*Store, error) {
+	s := &Store{file: file, log: log, uses: uses, now: time.Now}
 	keys, state, err := s.read()
 	if err != nil {
 		return nil, err
@@ -57,7 +59,7 @@ func (s *Store) read() (map[digest]*Key, fileState, error) {
 	if err != nil {
 		return nil, fileState{}, fmt.Errorf("keys: %w", err)
 	}
-	keys, err := parse(s.file, data)
+	keys, err := parse(s.file, data, s.uses)
 	return keys, fileState{info.Size(), info.ModTime()}, err
 }
 
@@ -114,12 +116,6 @@ func (s *Store) refresh(now time.Time) {
 		return
 	}
 	s.seen = state
-	old := *s.keys.Load()
-	for sum, k := range keys {
-		if before := old[sum]; before != nil && before.RequestsPerMinute == k.RequestsPerMinute {
-			k.use = before.use
-		}
-	}
 	s.keys.Store(&keys)
 	s.log.Info("keys read again", "file", s.file, "keys", len(keys))
 }

@@ -14,6 +14,7 @@ import (
 const (
 	TypeInvalidRequest = "invalid_request_error"
 	TypeRateLimit      = "rate_limit_error"
+	TypeQuota          = "insufficient_quota"
 	TypeServer         = "server_error"
 )
 
@@ -25,6 +26,7 @@ const (
 	CodeEngineCrashed = "engine_crashed"
 	CodeShuttingDown  = "shutting_down"
 	CodeRateLimit     = "rate_limit_exceeded"
+	CodeQuota         = "insufficient_quota"
 	CodeTooLarge      = "request_too_large"
 	CodeUnserved      = "unsupported_model"
 )
@@ -168,6 +170,13 @@ func InvalidKey(why string) *Error {
 func KeyLimit(why string, retryAfter time.Duration) *Error {
 	return &Error{
 		Status: http.StatusTooManyRequests, Type: TypeRateLimit, Code: CodeRateLimit, RetryAfter: max(retryAfter, time.Second), Message: why,
+	}
+}
+
+// KeyQuota says that an API key has used up what it may for so long that trying again is of no use.
+func KeyQuota(why string) *Error {
+	return &Error{
+		Status: http.StatusTooManyRequests, Type: TypeQuota, Code: CodeQuota, Message: why, ShouldRetry: new(bool),
 	}
 }
 
