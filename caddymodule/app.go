@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -83,6 +84,11 @@ type App struct {
 	// changes. Default: keys.toml in state_dir, for requests that do not come from this machine; a first key is made there where
 	// a listener can be reached from elsewhere.
 	Keys string `json:"keys,omitempty"`
+
+	// A placeholder for who somebody else has proven the request to come from, such as {http.auth.user.id} or
+	// {http.request.tls.client.subject}. Where it is not empty, the key whose identity it is in the file of keys holds, without its
+	// secret. A header that clients can set themselves proves nothing. Default: none.
+	Identity string `json:"identity,omitempty"`
 
 	// If true, and no keys are named, whoever reaches the server may use every model. Default: false.
 	Insecure bool `json:"insecure,omitempty"`
@@ -218,6 +224,9 @@ func (a *App) Validate() error {
 		if bad {
 			return errors.New(name)
 		}
+	}
+	if rest, ok := strings.CutPrefix(a.Identity, "{http."); a.Identity != "" && (!ok || strings.IndexByte(rest, '}') != len(rest)-1) {
+		return fmt.Errorf("identity %q: give one placeholder, written out, such as {http.auth.user.id} or {http.request.header.X-User}", a.Identity)
 	}
 	return nil
 }

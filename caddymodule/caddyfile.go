@@ -55,6 +55,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		predict       on|off               # start what is likely to be asked for; default off
 //		context_disk  <size>               # for models with keep_context; 0 = none; default 4GiB
 //		keys          <file>               # API keys, of which each request then needs one; default: see App.Keys
+//		identity      <placeholder>        # who holds a key without its secret; default none
 //		insecure      on|off               # without keys, serve everybody; default off
 //		max_body      <size>               # default 32MiB
 //	}
@@ -144,6 +145,8 @@ func (a *App) option(d *caddyfile.Dispenser, option string, args []string) error
 		return size(d, option, arg, a.ContextDisk, true)
 	case "keys":
 		a.Keys = arg
+	case "identity":
+		a.Identity = arg
 	case "insecure":
 		return onOff(d, option, arg, &a.Insecure)
 	case "max_body":

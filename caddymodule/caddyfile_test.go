@@ -75,6 +75,7 @@ func TestGlobalOption(t *testing.T) {
 		"no contexts":   {in: "{\n context_disk 0\n}", want: App{ContextDisk: ptr(int64(0))}},
 		"insecure":      {in: "{\n insecure on\n}", want: App{Insecure: true}},
 		"keys":          {in: "{\n keys ./keys.toml\n}", want: App{Keys: "./keys.toml"}},
+		"identity":      {in: "{\n identity {http.auth.user.id}\n}", want: App{Identity: "{http.auth.user.id}"}},
 		"max_body":      {in: "{\n max_body 1MiB\n}", want: App{MaxBody: 1 << 20}},
 		"no body":       {in: "{\n max_body 0\n}", err: "give a size"},
 		"no size":       {in: "{\n max_body big\n}", err: "give a size"},
@@ -227,7 +228,7 @@ func TestJSONRoundTrip(t *testing.T) {
 	app := App{
 		ConfigDir: "a", Config: "b", StateDir: "c", MaxInstances: 1, MaxLoad: ptr(0.0), IdleTimeout: ptr(caddy.Duration(0)),
 		StartTimeout: 2, MaxWait: 3, Queue: 4, QueueTotal: 5, MaxBody: 6, QueueClient: 7, QueueBytes: 8, QueueBytesTotal: 9,
-		QueueBytesClient: 10, KeepLast: true, Predict: true, ContextDisk: ptr(int64(0)), Keys: "k", Insecure: true,
+		QueueBytesClient: 10, KeepLast: true, Predict: true, ContextDisk: ptr(int64(0)), Keys: "k", Identity: "i", Insecure: true,
 	}
 	handler := Handler{Transport: "std", KeepAlive: 1, Metrics: "/m"}
 	var app2 App

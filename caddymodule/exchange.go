@@ -334,7 +334,7 @@ func (x *exchange) acquire() (activator.Lease, error) {
 
 // request is what the activator is asked for.
 func (x *exchange) request() activator.Request {
-	r := activator.Request{Key: x.model.Key, Client: clientOf(x.r), Bytes: x.body.Len()}
+	r := activator.Request{Key: x.model.Key, Client: clientOf(x.r, x.key), Bytes: x.body.Len()}
 	if x.model.KeepContext || x.model.MaxInstances > 1 {
 		x.conversation = openai.ConversationKey(x.body.Bytes(), x.req)
 		r.Conversation, r.Path, r.Body = x.conversation, x.r.URL.Path, x.body.Bytes()

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -63,13 +64,14 @@ func (a *App) guardListeners() error {
 	return nil
 }
 
-// identify returns the key that a request carries; nil if it needs none. It answers the request and reports false if that
+// identify returns the key that a request holds; nil if it needs none. It answers the request and reports false if that
 // is not accepted. Without a file of keys that is named, requests of this machine need none; one that is known counts all the same.
 func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Key, ok bool) {
-	free := h.app.Keys == "" && (h.app.Insecure || fromHere(r))
-	key, err := h.app.verify(apiKey(r.Header))
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	identity := h.app.identity(repl)
+	key, err := h.app.holder(identity, apiKey(r.Header))
 	if err != nil {
-		if free {
+		if identity == "" && h.app.Keys == "" && (h.app.Insecure || fromHere(r)) {
 			return nil, true // SDKs send some key whether they have one or not
 		}
 		w.Header().Set("Www-Authenticate", "Bearer")
@@ -78,8 +80,11 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Ke
 	}
 	if extra := accessLogFields(r); extra != nil {
 		extra.Set(zap.String("key", key.Name))
+		if identity != "" {
+			extra.Set(zap.String("identity", identity))
+		}
 	}
-	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+	if repl != nil {
 		repl.Set("http.assistant.key", key.Name)
 		repl.Set("http.assistant.owner", key.Owner)
 		repl.Set("http.assistant.team", key.Team)
@@ -87,22 +92,45 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Ke
 	return key, true
 }
 
-// verify looks a key up. Keys that were made in the state directory since the start count as well.
-func (a *App) verify(key string) (*keys.Key, error) {
-	if a.keys.Load() == nil && key != "" {
+// identity is who somebody else has proven the request to come from; "" if nobody has.
+func (a *App) identity(repl *caddy.Replacer) string {
+	if a.Identity == "" || repl == nil {
+		return ""
+	}
+	return repl.ReplaceAll(a.Identity, "")
+}
+
+// holder returns the key of an identity, else that which was sent.
+func (a *App) holder(identity, sent string) (*keys.Key, error) {
+	if identity == "" {
+		return a.verify(sent)
+	}
+	key, err := a.lookUp(func(s *keys.Store) (*keys.Key, error) { return s.Holder(identity) }, keys.ErrNobody)
+	if errors.Is(err, keys.ErrNobody) && sent != "" {
+		return a.verify(sent)
+	}
+	return key, err
+}
+
+// verify looks up a key that was sent.
+func (a *App) verify(sent string) (*keys.Key, error) {
+	if sent == "" {
+		return nil, keys.ErrNone
+	}
+	return a.lookUp(func(s *keys.Store) (*keys.Key, error) { return s.Verify(sent) }, keys.ErrUnknown)
+}
+
+// lookUp asks the file of keys, one in the state directory that was made since the start included. Without any, the answer is none.
+func (a *App) lookUp(ask func(*keys.Store) (*keys.Key, error), none error) (*keys.Key, error) {
+	if a.keys.Load() == nil {
 		if err := a.openKeys(); err != nil {
 			a.log.Error("the file of keys is no good", "error", err)
 		}
 	}
-	store := a.keys.Load()
-	switch {
-	case store != nil:
-		return store.Verify(key)
-	case key == "":
-		return nil, keys.ErrNone
-	default:
-		return nil, keys.ErrUnknown
+	if store := a.keys.Load(); store != nil {
+		return ask(store)
 	}
+	return nil, none
 }
 
 // begin takes the request's share of its key's bounds, and tells the client how much is left, as OpenAI does. It answers the

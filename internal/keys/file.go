@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -21,7 +22,8 @@ type rawFile struct {
 type Entry struct {
 	Name              string    `toml:"name"`
 	SHA256            string    `toml:"sha256,omitempty"`
-	Key               string    `toml:"key,omitempty"` // the key itself, by {env.NAME} or {file./path}
+	Key               string    `toml:"key,omitempty"`      // the key itself, by {env.NAME} or {file./path}
+	Identity          string    `toml:"identity,omitempty"` // who holds it without a secret, with * and ?
 	Owner             string    `toml:"owner,omitempty"`
 	Team              string    `toml:"team,omitempty"`
 	Models            []string  `toml:"models,omitempty"` // names or aliases, with * and ?
@@ -35,29 +37,66 @@ type Entry struct {
 // digest is the SHA-256 of a key.
 type digest [32]byte
 
+// set is the keys of a file, by how they are found.
+type set struct {
+	secrets    map[digest]*Key
+	identities map[string]*Key // the plain ones
+	globs      []holder        // the others, in the file's order
+}
+
+// holder is who holds a key without its secret.
+type holder struct {
+	identity *regexp.Regexp
+	key      *Key
+}
+
 // parse reads the file strictly. Errors name the file, and the place or the key.
-func parse(file string, data []byte, uses *Uses) (map[digest]*Key, error) {
+func parse(file string, data []byte, uses *Uses) (*set, error) {
 	var raw rawFile
 	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&raw); err != nil {
 		return nil, placed(file, err)
 	}
-	keys := make(map[digest]*Key, len(raw.Keys))
+	all := &set{secrets: map[digest]*Key{}, identities: map[string]*Key{}}
 	names := map[string]bool{}
 	for i, r := range raw.Keys {
-		sum, k, err := r.key(uses)
+		k, err := r.key(uses)
 		switch {
 		case err != nil:
 		case names[k.Name]:
 			err = fmt.Errorf("name: %q is another key's already: choose another", k.Name)
-		case keys[sum] != nil:
-			err = fmt.Errorf("it is the same as %q: remove one", keys[sum].Name)
+		default:
+			err = all.add(r, k)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: keys[%d]: %w", file, i, err)
 		}
-		names[k.Name], keys[sum] = true, k
+		names[k.Name] = true
 	}
-	return keys, nil
+	return all, nil
+}
+
+// add makes a key known by its secret and by its identity. It must have one of them.
+func (s *set) add(r Entry, k *Key) error {
+	if r.SHA256 != "" || r.Key != "" || r.Identity == "" {
+		sum, err := r.digest()
+		if err != nil {
+			return err
+		}
+		if other := s.secrets[sum]; other != nil {
+			return fmt.Errorf("it is the same as %q: remove one", other.Name)
+		}
+		s.secrets[sum] = k
+	}
+	switch other := s.identities[r.Identity]; {
+	case r.Identity == "":
+	case other != nil:
+		return fmt.Errorf("identity: %q holds %q already: remove one", r.Identity, other.Name)
+	case strings.ContainsAny(r.Identity, "*?"):
+		s.globs = append(s.globs, holder{glob(r.Identity), k})
+	default:
+		s.identities[r.Identity] = k
+	}
+	return nil
 }
 
 // placed puts file, line and column before an error of the decoder's.
@@ -76,22 +115,19 @@ func placed(file string, err error) error {
 	return fmt.Errorf("%s: %w", file, err)
 }
 
-func (r Entry) key(uses *Uses) (sum digest, k *Key, err error) {
+func (r Entry) key(uses *Uses) (*Key, error) {
 	if r.Name == "" {
-		return sum, nil, errors.New("name: is missing: it is how logs call the key")
-	}
-	if sum, err = r.digest(); err != nil {
-		return sum, nil, err
+		return nil, errors.New("name: is missing: it is how logs call the key")
 	}
 	for name, bound := range map[string]int64{
 		"requests_per_minute": int64(r.RequestsPerMinute), "concurrent_requests": int64(r.Concurrent),
 		"tokens_per_minute": int64(r.TokensPerMinute), "tokens_per_month": r.TokensPerMonth,
 	} {
 		if bound < 0 {
-			return sum, nil, fmt.Errorf("%s: must not be negative: leave it out for no bound", name)
+			return nil, fmt.Errorf("%s: must not be negative: leave it out for no bound", name)
 		}
 	}
-	k = &Key{
+	k := &Key{
 		Name: r.Name, Owner: r.Owner, Team: r.Team, Expires: r.Expires,
 		RequestsPerMinute: r.RequestsPerMinute, TokensPerMinute: r.TokensPerMinute, TokensPerMonth: r.TokensPerMonth,
 		Concurrent: r.Concurrent, use: uses.of(r.Name),
@@ -100,9 +136,9 @@ func (r Entry) key(uses *Uses) (sum digest, k *Key, err error) {
 		k.models = append(k.models, glob(m))
 	}
 	if r.Models != nil && k.models == nil {
-		return sum, nil, errors.New("models: is empty, so the key could use nothing: leave it out for all models")
+		return nil, errors.New("models: is empty, so the key could use nothing: leave it out for all models")
 	}
-	return sum, k, nil
+	return k, nil
 }
 
 // digest is that of sha256, or of the key itself, which stands elsewhere.

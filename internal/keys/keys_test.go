@@ -85,6 +85,37 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+func TestIdentities(t *testing.T) {
+	alice, sum := New()
+	text := entry("alice", sum, `identity = "alice"`) + entry("bob", strings.Repeat("0", 64), "")
+	for _, more := range []string{
+		`name = "admins"
+identity = "*.admin@example.org"`, `name = "staff"
+identity = "*@example.org"`, `name = "carol"
+identity = "carol@example.org"`, `name = "gone"
+identity = "gone"
+expires = 2020-01-01T00:00:00Z`,
+	} {
+		text += "[[keys]]\n" + more + "\n"
+	}
+	s := open(t, text)
+	for identity, want := range map[string]string{
+		"alice": "alice", "dan@example.org": "staff", "eve.admin@example.org": "admins", "carol@example.org": "carol",
+	} {
+		if k, err := s.Holder(identity); err != nil || k.Name != want {
+			t.Errorf("%s: %+v, %v", identity, k, err)
+		}
+	}
+	for identity, want := range map[string]error{"": ErrNobody, "bob": ErrNobody, "Alice": ErrNobody, "x@example.org.evil": ErrNobody, "gone": ErrExpired} {
+		if k, err := s.Holder(identity); !errors.Is(err, want) {
+			t.Errorf("%q: %+v, %v, want %v", identity, k, err, want)
+		}
+	}
+	if k, err := s.Verify(alice); err != nil || k.Name != "alice" {
+		t.Errorf("by its secret: %+v, %v", k, err)
+	}
+}
+
 func TestKeysThatStandElsewhere(t *testing.T) {
 	t.Setenv("TEST_KEY", "a-secret-of-the-environment")
 	file := filepath.Join(t.TempDir(), "secret")
@@ -112,6 +143,7 @@ func TestBrokenFiles(t *testing.T) {
 		"no such secret": {"[[keys]]\nname = \"a\"\nkey = \"{env.NOBODY_SET_THIS}\"\n", "holds no key"},
 		"twice the name": {entry("a", sum, "") + entry("a", strings.Repeat("0", 64), ""), "keys[1]: name: \"a\" is another key's"},
 		"twice the key":  {entry("a", sum, "") + entry("b", sum, ""), "the same as \"a\""},
+		"twice identity": {"[[keys]]\nname = \"a\"\nidentity = \"x\"\n[[keys]]\nname = \"b\"\nidentity = \"x\"\n", "identity: \"x\" holds \"a\" already"},
 		"no models":      {entry("a", sum, "models = []"), "could use nothing"},
 		"negative":       {entry("a", sum, "requests_per_minute = -1"), "requests_per_minute: must not be negative"},
 		"negative month": {entry("a", sum, "tokens_per_month = -1"), "tokens_per_month: must not be negative"},
@@ -250,7 +282,7 @@ func TestUseOutlivesTheFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, k := range keys {
+		for _, k := range keys.secrets {
 			return k
 		}
 		return nil
@@ -280,7 +312,7 @@ func TestUseOutlivesTheFile(t *testing.T) {
 func TestEntriesAreWrittenAsRead(t *testing.T) {
 	_, sum := New()
 	want := Entry{
-		Name: "a \"b\"", SHA256: sum, Owner: "o", Team: "t", Models: []string{"qwen*", "x'"}, RequestsPerMinute: 1, TokensPerMinute: 2,
+		Name: "a \"b\"", SHA256: sum, Identity: "i*", Owner: "o", Team: "t", Models: []string{"qwen*", "x'"}, RequestsPerMinute: 1, TokensPerMinute: 2,
 		TokensPerMonth: 3, Concurrent: 4, Expires: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
 	}
 	var got rawFile
