@@ -98,6 +98,7 @@ type App struct {
 
 	ctx      caddy.Context
 	log      *slog.Logger
+	auditLog *slog.Logger
 	rt       *runtime
 	borrowed bool
 	user     *modeldir.Config            // Config, read; nil if none
@@ -111,7 +112,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision borrows the runtime and changes nothing in it: this configuration may still be rejected.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.log, a.keys = ctx, ctx.Slogger(), new(atomic.Pointer[keys.Store])
+	a.ctx, a.log, a.auditLog, a.keys = ctx, ctx.Slogger(), auditLog(ctx), new(atomic.Pointer[keys.Store])
 	rt, _, err := runtimes.LoadOrNew(runtimeKey, newRuntime)
 	if err != nil {
 		return err
