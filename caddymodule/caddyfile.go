@@ -198,10 +198,11 @@ func duration(d *caddyfile.Dispenser, option, arg string, to *caddy.Duration, ze
 //		transport  lean|std    # default lean
 //		keep_alive <interval>  # SSE comments while a stream waits; default off
 //		metrics    [<path>]    # serve metrics here too; default path /metrics
+//		cors_origins <origin>... # of pages that may use the API, besides this machine's; * = all
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return eachOption(d, func(option string, args []string) error {
-		if len(args) > 1 || len(args) == 0 && option != "metrics" {
+		if len(args) > 1 && option != "cors_origins" || len(args) == 0 && option != "metrics" {
 			return d.ArgErr()
 		}
 		switch option {
@@ -219,6 +220,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			if !strings.HasPrefix(h.Metrics, "/") {
 				return d.Errf("metrics %q: a path begins with /", h.Metrics)
+			}
+		case "cors_origins":
+			h.CORSOrigins = args
+			if err := h.readOrigins(); err != nil {
+				return d.WrapErr(err)
 			}
 		default:
 			return d.Errf("the directive assistant has no option %q", option)

@@ -481,6 +481,8 @@ func (x *exchange) sendJoined(run *lifecycle.Running, to upstream.Transport) err
 	for name, values := range res.Header {
 		switch name {
 		case requestIDHeader, "Content-Length", "Cache-Control": // ours; the stream's
+		case "Vary": // we may have said something of it
+			header[name] = append(header[name], values...)
 		default:
 			header[name] = values
 		}

@@ -71,8 +71,12 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Ke
 	identity := h.app.identity(repl)
 	key, err := h.app.holder(identity, apiKey(r.Header))
 	if err != nil {
-		if identity == "" && h.app.Keys == "" && (h.app.Insecure || fromHere(r)) {
+		foreign := h.foreign(r)
+		if identity == "" && h.app.Keys == "" && (h.app.Insecure || fromHere(r) && foreign == "") {
 			return nil, true // SDKs send some key whether they have one or not
+		}
+		if foreign != "" {
+			err = fmt.Errorf("%w, which pages of %s need as they are not in cors_origins", err, foreign)
 		}
 		w.Header().Set("Www-Authenticate", "Bearer")
 		openai.InvalidKey(err.Error()).WriteTo(w)

@@ -138,8 +138,8 @@ func (k *Key) Left(now time.Time) (requests, tokens Left) {
 	return k.use.requests.left(now, k.RequestsPerMinute), k.use.tokens.left(now, k.TokensPerMinute)
 }
 
-// glob makes an expression of a pattern in which * stands for any text and ? for one character.
-func glob(pattern string) *regexp.Regexp {
+// Glob makes an expression of a pattern in which * stands for any text and ? for one character.
+func Glob(pattern string) *regexp.Regexp {
 	expression := regexp.QuoteMeta(pattern)
 	expression = strings.ReplaceAll(strings.ReplaceAll(expression, `\*`, `.*`), `\?`, `.`)
 	return regexp.MustCompile(`(?s)\A` + expression + `\z`)

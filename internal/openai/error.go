@@ -166,6 +166,14 @@ func InvalidKey(why string) *Error {
 	}
 }
 
+// ForeignOrigin says that pages of an origin may not use this server.
+func ForeignOrigin(origin string) *Error {
+	return &Error{
+		Status: http.StatusForbidden, Type: TypeInvalidRequest, Code: "origin_not_allowed",
+		Message: fmt.Sprintf("pages of %s may not use this server: name it in cors_origins", origin),
+	}
+}
+
 // KeyLimit says that an API key has used what it may; retryAfter is when it may go on, 0 if that depends on its other requests.
 func KeyLimit(why string, retryAfter time.Duration) *Error {
 	return &Error{
