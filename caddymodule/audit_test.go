@@ -2,15 +2,13 @@ package caddymodule
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"assistant/internal/keys"
 )
 
 // auditLine is what the audit log has of a call.
@@ -40,11 +38,6 @@ func (s *site) audited() (lines []auditLine) {
 }
 
 func TestManagementIsAudited(t *testing.T) {
-	const path = "/test/manage"
-	routes[path] = route{methods: map[string]serveFunc{http.MethodPost: func(h *Handler, w http.ResponseWriter, r *http.Request, key *keys.Key) {
-		h.audit(w, r, key, "delete", "mine", errors.New("it is pinned"))
-	}}}
-	t.Cleanup(func() { delete(routes, path) })
 	s, alice, _, _ := keyed(t, "")
 	api := admin{t, "http://" + s.withAdmin()}
 	s.load()
@@ -52,7 +45,9 @@ func TestManagementIsAudited(t *testing.T) {
 	api.ok("POST", "unload?model=mine", "", nil)
 	api.ask("POST", "load", `{"model":"none"}`)
 	api.ok("GET", "ps", "", nil)
-	s.ask(http.MethodPost, path, "", append(bearer(alice), requestIDHeader, "the-id")...)
+	for path, body := range map[string]string{"/models/load": "mine", "/models/unload": "mine", "/api/v1/models/load": "m-alias", "/api/v1/models/unload": "other"} {
+		s.ask(http.MethodPost, path, `{"model":"`+body+`"}`, append(bearer(alice), requestIDHeader, path)...)
+	}
 	got := s.audited()
 	for i := range got {
 		if !strings.HasPrefix(got[i].Remote, "127.0.0.1") {
@@ -60,11 +55,15 @@ func TestManagementIsAudited(t *testing.T) {
 		}
 		got[i].Remote = ""
 	}
+	slices.SortStableFunc(got, func(a, b auditLine) int { return strings.Compare(a.RequestID, b.RequestID) })
 	if diff := cmp.Diff([]auditLine{
 		{Logger: auditName, Action: "load", Model: "mine", Outcome: "ok"},
 		{Logger: auditName, Action: "unload", Model: "mine", Outcome: "ok"},
 		{Logger: auditName, Action: "load", Model: "none", Outcome: `the model "none" does not exist`},
-		{Logger: auditName, Action: "delete", Model: "mine", Key: "alice", RequestID: "the-id", Outcome: "it is pinned"},
+		{Logger: auditName, Action: "load", Model: "mine", Key: "alice", RequestID: "/api/v1/models/load", Outcome: "ok"},
+		{Logger: auditName, Action: "unload", Key: "alice", RequestID: "/api/v1/models/unload", Outcome: `the model "other" does not exist`},
+		{Logger: auditName, Action: "load", Model: "mine", Key: "alice", RequestID: "/models/load", Outcome: "ok"},
+		{Logger: auditName, Action: "unload", Model: "mine", Key: "alice", RequestID: "/models/unload", Outcome: "ok"},
 	}, got); diff != "" {
 		t.Errorf("- want, + got:\n%s", diff)
 	}

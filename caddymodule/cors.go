@@ -51,7 +51,7 @@ func (h *Handler) foreign(r *http.Request) string {
 }
 
 // exposed are the headers of ours that pages may read.
-const exposed = "X-Request-Id, Retry-After, Retry-After-Ms, X-Should-Retry, " +
+const exposed = "X-Request-Id, Request-Id, Retry-After, Retry-After-Ms, X-Should-Retry, " +
 	"X-Ratelimit-Limit-Requests, X-Ratelimit-Remaining-Requests, X-Ratelimit-Reset-Requests, " +
 	"X-Ratelimit-Limit-Tokens, X-Ratelimit-Remaining-Tokens, X-Ratelimit-Reset-Tokens, " +
 	"Server-Timing, " + ignoredHeader + ", " + prunedHeader
