@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"assistant/internal/keys"
@@ -24,8 +23,10 @@ func chain(b *bench) error {
 	added := b.report.row(name+": added by these", "µs", low).limit(mostAdded)
 	secret, sum := keys.New()
 	file := filepath.Join(b.dir, "keys.toml")
-	bounds := "requests_per_minute = 1000000000\nconcurrent_requests = 1000\n"
-	if err := os.WriteFile(file, []byte(keys.Entry("bench", sum, nil)+bounds), 0o600); err != nil {
+	entry := keys.Entry{
+		Name: "bench", SHA256: sum, RequestsPerMinute: 1e9, TokensPerMinute: 1e9, TokensPerMonth: 1e15, Concurrent: 1000,
+	}
+	if err := keys.Append(file, entry); err != nil {
 		return err
 	}
 	site := fmt.Sprintf("log {\n\t\toutput file %s\n\t}\n\tassistant {\n\t\tmetrics /metrics\n\t}", filepath.Join(b.dir, "access.log"))

@@ -27,25 +27,27 @@ func (Admin) CaddyModule() caddy.ModuleInfo {
 
 // Routes implements caddy.AdminRouter.
 func (a Admin) Routes() []caddy.AdminRoute {
-	route := func(path, method string, handle func(*runtime, http.ResponseWriter, *http.Request) error) caddy.AdminRoute {
+	route := func(path, method string, handle adminFunc) caddy.AdminRoute {
 		return caddy.AdminRoute{Pattern: "/assistant/" + path, Handler: adminHandler{method, handle}}
 	}
 	return []caddy.AdminRoute{
 		route("ps", http.MethodGet, adminPs),
 		route("models", http.MethodGet, adminModels),
-		route("load", http.MethodPost, adminLoad),
-		route("unload", http.MethodPost, adminUnload),
+		route("load", http.MethodPost, audited("load", adminLoad)),
+		route("unload", http.MethodPost, audited("unload", adminUnload)),
 		route("logs", http.MethodGet, adminLogs),
 		route("doctor", http.MethodGet, adminDoctor),
-		route("reap", http.MethodPost, adminReap),
+		route("reap", http.MethodPost, audited("reap", adminReap)),
 		route("model-config", http.MethodGet, adminModelConfig),
 		route("metrics", http.MethodGet, adminMetrics),
 	}
 }
 
+type adminFunc func(*runtime, http.ResponseWriter, *http.Request) error
+
 type adminHandler struct {
 	method string
-	handle func(*runtime, http.ResponseWriter, *http.Request) error
+	handle adminFunc
 }
 
 // ServeHTTP implements caddy.AdminHandler.
@@ -147,10 +149,10 @@ func readModelRequest(rt *runtime, r *http.Request) (modelRequest, *modeldir.Mod
 	return req, m, nil
 }
 
-func adminLoad(rt *runtime, w http.ResponseWriter, r *http.Request) error {
-	_, m, err := readModelRequest(rt, r)
+func adminLoad(rt *runtime, w http.ResponseWriter, r *http.Request) (model string, err error) {
+	req, m, err := readModelRequest(rt, r)
 	if err != nil {
-		return err
+		return req.Model, err
 	}
 	if err := rt.act.Load(r.Context(), m.Key); err != nil {
 		status := http.StatusBadGateway
@@ -158,18 +160,18 @@ func adminLoad(rt *runtime, w http.ResponseWriter, r *http.Request) error {
 		if errors.As(err, &fault) && fault.Fault != activator.FaultStart {
 			status = http.StatusServiceUnavailable
 		}
-		return caddy.APIError{HTTPStatus: status, Err: err}
+		return m.Name, caddy.APIError{HTTPStatus: status, Err: err}
 	}
-	return answer(w, map[string]any{"success": true, "model": m.Name})
+	return m.Name, answer(w, map[string]any{"success": true, "model": m.Name})
 }
 
-func adminUnload(rt *runtime, w http.ResponseWriter, r *http.Request) error {
+func adminUnload(rt *runtime, w http.ResponseWriter, r *http.Request) (model string, err error) {
 	req, m, err := readModelRequest(rt, r)
 	if err != nil {
-		return err
+		return req.Model, err
 	}
 	rt.act.Unload(m.Key, req.Force)
-	return answer(w, map[string]any{"success": true, "model": m.Name})
+	return m.Name, answer(w, map[string]any{"success": true, "model": m.Name})
 }
 
 func adminLogs(rt *runtime, w http.ResponseWriter, r *http.Request) error {
@@ -195,16 +197,16 @@ type ReapResult struct {
 	Reaped []lifecycle.Reaped `json:"reaped"`
 }
 
-func adminReap(rt *runtime, w http.ResponseWriter, r *http.Request) error {
+func adminReap(rt *runtime, w http.ResponseWriter, r *http.Request) (model string, err error) {
 	app := rt.inForce()
 	if app == nil {
-		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("no configuration is in force yet")}
+		return "", caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("no configuration is in force yet")}
 	}
 	reaped, err := lifecycle.Reap(r.Context(), app.StateDir)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return answer(w, ReapResult{Reaped: append([]lifecycle.Reaped{}, reaped...)})
+	return "", answer(w, ReapResult{Reaped: append([]lifecycle.Reaped{}, reaped...)})
 }
 
 func adminModelConfig(_ *runtime, w http.ResponseWriter, _ *http.Request) error {

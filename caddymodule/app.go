@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -84,6 +85,11 @@ type App struct {
 	// a listener can be reached from elsewhere.
 	Keys string `json:"keys,omitempty"`
 
+	// A placeholder for who somebody else has proven the request to come from, such as {http.auth.user.id} or
+	// {http.request.tls.client.subject}. Where it is not empty, the key whose identity it is in the file of keys holds, without its
+	// secret. A header that clients can set themselves proves nothing. Default: none.
+	Identity string `json:"identity,omitempty"`
+
 	// If true, and no keys are named, whoever reaches the server may use every model. Default: false.
 	Insecure bool `json:"insecure,omitempty"`
 
@@ -92,6 +98,7 @@ type App struct {
 
 	ctx      caddy.Context
 	log      *slog.Logger
+	auditLog *slog.Logger
 	rt       *runtime
 	borrowed bool
 	user     *modeldir.Config            // Config, read; nil if none
@@ -105,7 +112,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision borrows the runtime and changes nothing in it: this configuration may still be rejected.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.log, a.keys = ctx, ctx.Slogger(), new(atomic.Pointer[keys.Store])
+	a.ctx, a.log, a.auditLog, a.keys = ctx, ctx.Slogger(), auditLog(ctx), new(atomic.Pointer[keys.Store])
 	rt, _, err := runtimes.LoadOrNew(runtimeKey, newRuntime)
 	if err != nil {
 		return err
@@ -218,6 +225,9 @@ func (a *App) Validate() error {
 		if bad {
 			return errors.New(name)
 		}
+	}
+	if rest, ok := strings.CutPrefix(a.Identity, "{http."); a.Identity != "" && (!ok || strings.IndexByte(rest, '}') != len(rest)-1) {
+		return fmt.Errorf("identity %q: give one placeholder, written out, such as {http.auth.user.id} or {http.request.header.X-User}", a.Identity)
 	}
 	return nil
 }

@@ -55,6 +55,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		predict       on|off               # start what is likely to be asked for; default off
 //		context_disk  <size>               # for models with keep_context; 0 = none; default 4GiB
 //		keys          <file>               # API keys, of which each request then needs one; default: see App.Keys
+//		identity      <placeholder>        # who holds a key without its secret; default none
 //		insecure      on|off               # without keys, serve everybody; default off
 //		max_body      <size>               # default 32MiB
 //	}
@@ -144,6 +145,8 @@ func (a *App) option(d *caddyfile.Dispenser, option string, args []string) error
 		return size(d, option, arg, a.ContextDisk, true)
 	case "keys":
 		a.Keys = arg
+	case "identity":
+		a.Identity = arg
 	case "insecure":
 		return onOff(d, option, arg, &a.Insecure)
 	case "max_body":
@@ -195,10 +198,11 @@ func duration(d *caddyfile.Dispenser, option, arg string, to *caddy.Duration, ze
 //		transport  lean|std    # default lean
 //		keep_alive <interval>  # SSE comments while a stream waits; default off
 //		metrics    [<path>]    # serve metrics here too; default path /metrics
+//		cors_origins <origin>... # of pages that may use the API, besides this machine's; * = all
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return eachOption(d, func(option string, args []string) error {
-		if len(args) > 1 || len(args) == 0 && option != "metrics" {
+		if len(args) > 1 && option != "cors_origins" || len(args) == 0 && option != "metrics" {
 			return d.ArgErr()
 		}
 		switch option {
@@ -216,6 +220,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			if !strings.HasPrefix(h.Metrics, "/") {
 				return d.Errf("metrics %q: a path begins with /", h.Metrics)
+			}
+		case "cors_origins":
+			h.CORSOrigins = args
+			if err := h.readOrigins(); err != nil {
+				return d.WrapErr(err)
 			}
 		default:
 			return d.Errf("the directive assistant has no option %q", option)

@@ -75,6 +75,7 @@ func TestGlobalOption(t *testing.T) {
 		"no contexts":   {in: "{\n context_disk 0\n}", want: App{ContextDisk: ptr(int64(0))}},
 		"insecure":      {in: "{\n insecure on\n}", want: App{Insecure: true}},
 		"keys":          {in: "{\n keys ./keys.toml\n}", want: App{Keys: "./keys.toml"}},
+		"identity":      {in: "{\n identity {http.auth.user.id}\n}", want: App{Identity: "{http.auth.user.id}"}},
 		"max_body":      {in: "{\n max_body 1MiB\n}", want: App{MaxBody: 1 << 20}},
 		"no body":       {in: "{\n max_body 0\n}", err: "give a size"},
 		"no size":       {in: "{\n max_body big\n}", err: "give a size"},
@@ -111,6 +112,11 @@ func TestDirective(t *testing.T) {
 		"metrics path":   {in: "{\n metrics /m\n}", want: Handler{Metrics: "/m"}},
 		"metrics paths":  {in: "{\n metrics /m /n\n}", err: "wrong argument count"},
 		"metrics no /":   {in: "{\n metrics m\n}", err: "begins with /"},
+		"origins":        {in: "{\n cors_origins https://a.example https://*.b.example:8443\n}", want: Handler{CORSOrigins: []string{"https://a.example", "https://*.b.example:8443"}}},
+		"all origins":    {in: "{\n cors_origins *\n}", want: Handler{CORSOrigins: []string{"*"}}},
+		"no origins":     {in: "{\n cors_origins\n}", err: "wrong argument count"},
+		"a host":         {in: "{\n cors_origins a.example\n}", err: "give origins such as"},
+		"a page":         {in: "{\n cors_origins https://a.example/\n}", err: "give origins such as"},
 		"block":          {in: "{\n transport std {\n a\n }\n}", err: "takes no block"},
 		"metrics, block": {in: "{\n metrics {\n a\n }\n}", err: "takes no block"},
 	} {
@@ -227,9 +233,9 @@ func TestJSONRoundTrip(t *testing.T) {
 	app := App{
 		ConfigDir: "a", Config: "b", StateDir: "c", MaxInstances: 1, MaxLoad: ptr(0.0), IdleTimeout: ptr(caddy.Duration(0)),
 		StartTimeout: 2, MaxWait: 3, Queue: 4, QueueTotal: 5, MaxBody: 6, QueueClient: 7, QueueBytes: 8, QueueBytesTotal: 9,
-		QueueBytesClient: 10, KeepLast: true, Predict: true, ContextDisk: ptr(int64(0)), Keys: "k", Insecure: true,
+		QueueBytesClient: 10, KeepLast: true, Predict: true, ContextDisk: ptr(int64(0)), Keys: "k", Identity: "i", Insecure: true,
 	}
-	handler := Handler{Transport: "std", KeepAlive: 1, Metrics: "/m"}
+	handler := Handler{Transport: "std", KeepAlive: 1, Metrics: "/m", CORSOrigins: []string{"o"}}
 	var app2 App
 	var handler2 Handler
 	for _, pair := range [][2]any{{app, &app2}, {handler, &handler2}} {
@@ -266,6 +272,7 @@ func TestValidate(t *testing.T) {
 		"bogus":         `{"apps":{"assistant":{"bogus":1}}}`,
 		"transport":     `{"apps":{"http":{"servers":{"s":{"routes":[{"handle":[{"handler":"assistant","transport":"x"}]}]}}}}}`,
 		"metrics":       `{"apps":{"http":{"servers":{"s":{"routes":[{"handle":[{"handler":"assistant","metrics":"x"}]}]}}}}}`,
+		"cors_origins":  `{"apps":{"http":{"servers":{"s":{"routes":[{"handle":[{"handler":"assistant","cors_origins":["x"]}]}]}}}}}`,
 		"keep_alive":    `{"apps":{"http":{"servers":{"s":{"routes":[{"handle":[{"handler":"assistant","keep_alive":-1}]}]}}}}}`,
 	} {
 		t.Run(name, func(t *testing.T) {

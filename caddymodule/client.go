@@ -7,15 +7,20 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"assistant/internal/keys"
 )
 
 // clientSeed makes clients' numbers this process's own: they are no use to anybody else.
 var clientSeed = maphash.MakeSeed()
 
-// clientOf tells who is one client where turns are taken: an API key, however it is sent, else the peer's address, which is what a
+// clientOf tells who is one client where turns are taken: an API key, however it is sent or held, else the peer's address, which is what a
 // trusted proxy says it is. Where no keys are asked for, a key is taken for what it says: who makes keys up gets more turns, but
 // not more than the queues hold.
-func clientOf(r *http.Request) uint64 {
+func clientOf(r *http.Request, holds *keys.Key) uint64 {
+	if holds != nil {
+		return maphash.String(clientSeed, holds.Name)
+	}
 	if key := apiKey(r.Header); key != "" {
 		return maphash.String(clientSeed, key)
 	}

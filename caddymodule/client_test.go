@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"assistant/internal/keys"
 )
 
 func TestClientIsAKeyOrElseAnAddress(t *testing.T) {
@@ -20,7 +22,10 @@ func TestClientIsAKeyOrElseAnAddress(t *testing.T) {
 			vars := map[string]any{caddyhttp.ClientIPVarKey: trusted}
 			r = r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, vars))
 		}
-		return clientOf(r)
+		return clientOf(r, nil)
+	}
+	held := func(name string) uint64 {
+		return clientOf(httptest.NewRequest(http.MethodPost, "/", http.NoBody), &keys.Key{Name: name})
 	}
 	key := ask("10.0.0.1:5", "", "Authorization", "Bearer k")
 	for name, c := range map[string]struct {
@@ -34,6 +39,8 @@ func TestClientIsAKeyOrElseAnAddress(t *testing.T) {
 		"no key, two ports":                  {ask("10.0.0.1:5", ""), ask("10.0.0.1:6", ""), true},
 		"no key, two addresses":              {ask("10.0.0.1:5", ""), ask("10.0.0.2:5", ""), false},
 		"two clients behind a trusted proxy": {ask("10.0.0.1:5", "1.1.1.1"), ask("10.0.0.1:5", "1.1.1.2"), false},
+		"one key that is held":               {held("a"), held("a"), true},
+		"two keys that are held":             {held("a"), held("b"), false},
 		"no port":                            {ask("@", ""), ask("@", ""), true},
 		"another scheme is no key":           {ask("10.0.0.1:5", "", "Authorization", "Basic k"), ask("10.0.0.1:6", ""), true},
 	} {

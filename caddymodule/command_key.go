@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,27 +13,37 @@ import (
 // keyCommand makes API keys.
 func (c *client) keyCommand() *cobra.Command {
 	var file string
-	var models []string
+	var entry keys.Entry
 	fresh := c.sub("new NAME", "Make an API key: print it once, and what the file of keys holds of it", cobra.ExactArgs(1), func(w io.Writer, args []string) error {
-		return newKey(w, args[0], models, file)
+		entry.Name = args[0]
+		return newKey(w, entry, file)
 	})
-	fresh.Flags().StringVar(&file, "file", "", "Append it to this file of keys")
-	fresh.Flags().StringSliceVar(&models, "models", nil, "Models it may use, such as qwen* (default: all)")
+	f := fresh.Flags()
+	f.StringVar(&file, "file", "", "Append it to this file of keys")
+	f.StringSliceVar(&entry.Models, "models", nil, "Models it may use, such as qwen* (default: all)")
+	f.StringVar(&entry.Owner, "owner", "", "Whose it is")
+	f.StringVar(&entry.Team, "team", "", "Of which team")
+	f.IntVar(&entry.RequestsPerMinute, "requests-per-minute", 0, "0 = no bound")
+	f.IntVar(&entry.TokensPerMinute, "tokens-per-minute", 0, "0 = no bound")
+	f.Int64Var(&entry.TokensPerMonth, "tokens-per-month", 0, "Of the calendar, UTC; 0 = no bound")
+	f.IntVar(&entry.Concurrent, "concurrent-requests", 0, "0 = no bound")
+	f.TimeVar(&entry.Expires, "expires", time.Time{}, []string{time.DateOnly, time.RFC3339}, "Until when it is good, such as 2027-01-31 (default: for ever)")
 	key := &cobra.Command{Use: "key", Short: "Make API keys"}
 	key.AddCommand(fresh)
 	return key
 }
 
-func newKey(w io.Writer, name string, models []string, file string) error {
+// newKey makes a key of an entry that has none yet.
+func newKey(w io.Writer, entry keys.Entry, file string) error {
 	key, sum := keys.New()
-	entry := keys.Entry(name, sum, models)
+	entry.SHA256 = sum
 	if file == "" {
-		_, err := fmt.Fprintf(w, "%s\n\nThat is the key, which is not shown again. The file that the option keys names gets:\n\n%s", key, entry)
+		_, err := fmt.Fprintf(w, "%s\n\nThat is the key, which is not shown again. The file that the option keys names gets:\n\n%s", key, entry.TOML())
 		return err
 	}
 	if err := keys.Append(file, entry); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%s\n\nThat is the key, which is not shown again. %s is in %s.\n", key, name, file)
+	_, err := fmt.Fprintf(w, "%s\n\nThat is the key, which is not shown again. %s is in %s.\n", key, entry.Name, file)
 	return err
 }

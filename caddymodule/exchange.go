@@ -114,10 +114,12 @@ var taps = sync.Pool{New: func() any { return new(openai.UsageTap) }}
 // count adds the exchange to the metrics. It runs on a panic too.
 func (x *exchange) count() {
 	x.stats.responseBytes.AddInt64(x.bytes)
-	if prompt, completion, ok := x.tap.Tokens(); ok {
+	prompt, completion, told := x.tap.Tokens()
+	if told {
 		x.stats.promptTokens.Add(prompt)
 		x.stats.completeTokens.Add(completion)
 	}
+	x.meter(prompt, completion, told)
 	if x.run != nil && x.run.KeepsContexts && x.status == http.StatusOK {
 		reuse, said := x.tap.Reuse()
 		x.run.Reused(x.conversation, reuse.Cached, reuse.Computed, reuse.Took, said)
@@ -332,7 +334,7 @@ func (x *exchange) acquire() (activator.Lease, error) {
 
 // request is what the activator is asked for.
 func (x *exchange) request() activator.Request {
-	r := activator.Request{Key: x.model.Key, Client: clientOf(x.r), Bytes: x.body.Len()}
+	r := activator.Request{Key: x.model.Key, Client: clientOf(x.r, x.key), Bytes: x.body.Len()}
 	if x.model.KeepContext || x.model.MaxInstances > 1 {
 		x.conversation = openai.ConversationKey(x.body.Bytes(), x.req)
 		r.Conversation, r.Path, r.Body = x.conversation, x.r.URL.Path, x.body.Bytes()
@@ -479,6 +481,8 @@ func (x *exchange) sendJoined(run *lifecycle.Running, to upstream.Transport) err
 	for name, values := range res.Header {
 		switch name {
 		case requestIDHeader, "Content-Length", "Cache-Control": // ours; the stream's
+		case "Vary": // we may have said something of it
+			header[name] = append(header[name], values...)
 		default:
 			header[name] = values
 		}

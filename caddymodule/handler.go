@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 
@@ -33,8 +34,13 @@ type Handler struct {
 	// The path metrics are served at; empty means not at all. They are always at the admin API's /assistant/metrics.
 	Metrics string `json:"metrics,omitempty"`
 
-	app *App
-	rt  *runtime
+	// Origins of web pages that may use the API, such as https://chat.example.com or https://*.example.com; * is all. Pages of this
+	// machine (localhost and loopback addresses, any port) may always. Default: none besides.
+	CORSOrigins []string `json:"cors_origins,omitempty"`
+
+	app     *App
+	rt      *runtime
+	origins []*regexp.Regexp
 }
 
 // Names of transports.
@@ -57,7 +63,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.app = app.(*App) //nolint:errcheck,forcetypeassert // the ID says so
 	h.rt = h.app.rt    // the handler may outlive the app: requests of an old configuration go on
 	h.Transport = first(h.Transport, transportLean)
-	return nil
+	return h.readOrigins()
 }
 
 // Validate says what cannot be.

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -21,7 +22,7 @@ func (a *App) openKeys() error {
 	if a.Keys == "" && (a.Insecure || !exists(a.ownKeys())) {
 		return nil
 	}
-	store, err := keys.Open(first(a.Keys, a.ownKeys()), a.log)
+	store, err := keys.Open(first(a.Keys, a.ownKeys()), a.log, a.rt.uses)
 	if err != nil {
 		return err
 	}
@@ -63,14 +64,19 @@ func (a *App) guardListeners() error {
 	return nil
 }
 
-// identify returns the key that a request carries; nil if it needs none. It answers the request and reports false if that
+// identify returns the key that a request holds; nil if it needs none. It answers the request and reports false if that
 // is not accepted. Without a file of keys that is named, requests of this machine need none; one that is known counts all the same.
 func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Key, ok bool) {
-	free := h.app.Keys == "" && (h.app.Insecure || fromHere(r))
-	key, err := h.app.verify(apiKey(r.Header))
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	identity := h.app.identity(repl)
+	key, err := h.app.holder(identity, apiKey(r.Header))
 	if err != nil {
-		if free {
+		foreign := h.foreign(r)
+		if identity == "" && h.app.Keys == "" && (h.app.Insecure || fromHere(r) && foreign == "") {
 			return nil, true // SDKs send some key whether they have one or not
+		}
+		if foreign != "" {
+			err = fmt.Errorf("%w, which pages of %s need as they are not in cors_origins", err, foreign)
 		}
 		w.Header().Set("Www-Authenticate", "Bearer")
 		openai.InvalidKey(err.Error()).WriteTo(w)
@@ -78,8 +84,11 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Ke
 	}
 	if extra := accessLogFields(r); extra != nil {
 		extra.Set(zap.String("key", key.Name))
+		if identity != "" {
+			extra.Set(zap.String("identity", identity))
+		}
 	}
-	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+	if repl != nil {
 		repl.Set("http.assistant.key", key.Name)
 		repl.Set("http.assistant.owner", key.Owner)
 		repl.Set("http.assistant.team", key.Team)
@@ -87,43 +96,77 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Ke
 	return key, true
 }
 
-// verify looks a key up. Keys that were made in the state directory since the start count as well.
-func (a *App) verify(key string) (*keys.Key, error) {
-	if a.keys.Load() == nil && key != "" {
+// identity is who somebody else has proven the request to come from; "" if nobody has.
+func (a *App) identity(repl *caddy.Replacer) string {
+	if a.Identity == "" || repl == nil {
+		return ""
+	}
+	return repl.ReplaceAll(a.Identity, "")
+}
+
+// holder returns the key of an identity, else that which was sent.
+func (a *App) holder(identity, sent string) (*keys.Key, error) {
+	if identity == "" {
+		return a.verify(sent)
+	}
+	key, err := a.lookUp(func(s *keys.Store) (*keys.Key, error) { return s.Holder(identity) }, keys.ErrNobody)
+	if errors.Is(err, keys.ErrNobody) && sent != "" {
+		return a.verify(sent)
+	}
+	return key, err
+}
+
+// verify looks up a key that was sent.
+func (a *App) verify(sent string) (*keys.Key, error) {
+	if sent == "" {
+		return nil, keys.ErrNone
+	}
+	return a.lookUp(func(s *keys.Store) (*keys.Key, error) { return s.Verify(sent) }, keys.ErrUnknown)
+}
+
+// lookUp asks the file of keys, one in the state directory that was made since the start included. Without any, the answer is none.
+func (a *App) lookUp(ask func(*keys.Store) (*keys.Key, error), none error) (*keys.Key, error) {
+	if a.keys.Load() == nil {
 		if err := a.openKeys(); err != nil {
 			a.log.Error("the file of keys is no good", "error", err)
 		}
 	}
-	store := a.keys.Load()
-	switch {
-	case store != nil:
-		return store.Verify(key)
-	case key == "":
-		return nil, keys.ErrNone
-	default:
-		return nil, keys.ErrUnknown
+	if store := a.keys.Load(); store != nil {
+		return ask(store)
 	}
+	return nil, none
 }
 
 // begin takes the request's share of its key's bounds, and tells the client how much is left, as OpenAI does. It answers the
 // request and reports false if it has to come back later. end is to be called when the request has ended.
-func begin(w http.ResponseWriter, key *keys.Key) (end func(), ok bool) {
+func (h *Handler) begin(w http.ResponseWriter, key *keys.Key) (end func(), ok bool) {
 	if key == nil {
 		return func() {}, true
 	}
+	if limit := key.TokensPerMonth; limit > 0 && h.rt.usage.Month(key.Name) >= limit {
+		openai.KeyQuota(fmt.Sprintf("the API key %q has used up its %d tokens of this month (UTC)", key.Name, limit)).WriteTo(w)
+		return nil, false
+	}
 	now := time.Now()
 	refusal := key.Begin(now)
-	if remaining, reset, bounded := key.Remaining(now); bounded {
-		h := w.Header()
-		h.Set("X-Ratelimit-Limit-Requests", strconv.Itoa(key.RequestsPerMinute))
-		h.Set("X-Ratelimit-Remaining-Requests", strconv.Itoa(remaining))
-		h.Set("X-Ratelimit-Reset-Requests", reset.Round(time.Millisecond).String())
-	}
+	requests, tokens := key.Left(now)
+	tellLeft(w.Header(), "Requests", requests)
+	tellLeft(w.Header(), "Tokens", tokens)
 	if refusal != nil {
 		openai.KeyLimit(fmt.Sprintf("the API key %q has reached its limit of %s", key.Name, refusal.Why), refusal.Retry).WriteTo(w)
 		return nil, false
 	}
 	return key.End, true
+}
+
+// tellLeft sets the headers of a bound a minute.
+func tellLeft(h http.Header, what string, left keys.Left) {
+	if left.Limit == 0 {
+		return
+	}
+	h.Set("X-Ratelimit-Limit-"+what, strconv.Itoa(left.Limit))
+	h.Set("X-Ratelimit-Remaining-"+what, strconv.Itoa(left.Remaining))
+	h.Set("X-Ratelimit-Reset-"+what, left.Reset.Round(time.Millisecond).String())
 }
 
 // may reports whether a key may use a model: by its name or by one of its aliases. Others do not exist for it.

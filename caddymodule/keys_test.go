@@ -130,28 +130,31 @@ func TestKeyNew(t *testing.T) {
 	var made [2]string
 	for i, name := range []string{"alice", "bob"} {
 		var out strings.Builder
-		if err := newKey(&out, name, []string{"qwen*"}, file); err != nil {
+		if err := newKey(&out, keys.Entry{Name: name, Models: []string{"qwen*"}, TokensPerMonth: 5}, file); err != nil {
 			t.Fatal(err)
 		}
 		made[i], _, _ = strings.Cut(out.String(), "\n")
 	}
-	store, err := keys.Open(file, nil)
+	store, err := keys.Open(file, nil, keys.NewUses())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, key := range made {
-		if k, err := store.Verify(key); err != nil || !k.May("qwen2") || k.May("x") {
+		if k, err := store.Verify(key); err != nil || !k.May("qwen2") || k.TokensPerMonth != 5 || k.May("x") {
 			t.Errorf("key %d: %+v, %v", i, k, err)
 		}
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if err := newKey(&strings.Builder{}, "alice", nil, file); err == nil || !strings.Contains(err.Error(), "another key's") {
+	if err := newKey(&strings.Builder{}, keys.Entry{Name: "alice"}, file); err == nil || !strings.Contains(err.Error(), "another key's") {
 		t.Errorf("a name twice: %v", err)
 	}
+	if err := newKey(&strings.Builder{}, keys.Entry{Name: "dan", TokensPerMinute: -1}, file); err == nil || !strings.Contains(err.Error(), "tokens_per_minute") {
+		t.Errorf("a negative bound: %v", err)
+	}
 	var out strings.Builder
-	if err := newKey(&out, "carol", nil, ""); err != nil || !strings.Contains(out.String(), `name   = "carol"`) {
+	if err := newKey(&out, keys.Entry{Name: "carol"}, ""); err != nil || !strings.Contains(out.String(), `name = 'carol'`) {
 		t.Errorf("%v: %s", err, out.String())
 	}
 }

@@ -31,11 +31,11 @@ var success = []byte(`{"success":true}`)
 
 // loadModel begins to start a model and does not wait for it: the list and the events tell.
 func (h *Handler) loadModel(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	m, err := h.modelOf(r, key, "model")
-	if err != nil {
-		refuse(w, "", err)
+	m, ok := h.toManage(w, r, key, "load", "model")
+	if !ok {
 		return
 	}
+	h.audit(w, r, key, "load", m.Name, nil)
 	go func() {
 		if err := h.rt.act.Load(context.Background(), m.Key); err != nil {
 			h.rt.log.Warn("could not load a model", "model", m.Name, "error", err)
@@ -46,11 +46,11 @@ func (h *Handler) loadModel(w http.ResponseWriter, r *http.Request, key *keys.Ke
 
 // unloadModel lets a model go. Answers that are on their way end first.
 func (h *Handler) unloadModel(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	m, err := h.modelOf(r, key, "model")
-	if err != nil {
-		refuse(w, "", err)
+	m, ok := h.toManage(w, r, key, "unload", "model")
+	if !ok {
 		return
 	}
+	h.audit(w, r, key, "unload", m.Name, nil)
 	h.rt.act.Unload(m.Key, false)
 	writeJSON(w, http.StatusOK, success)
 }

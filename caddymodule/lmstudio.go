@@ -76,13 +76,14 @@ func (h *Handler) listForLMStudio(w http.ResponseWriter, _ *http.Request, key *k
 
 // loadForLMStudio starts a model and answers when it is ready. How it is started is its file's affair, whatever else the request says.
 func (h *Handler) loadForLMStudio(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	m, err := h.modelOf(r, key, "model")
-	if err != nil {
-		refuse(w, "", err)
+	m, ok := h.toManage(w, r, key, "load", "model")
+	if !ok {
 		return
 	}
 	began := time.Now()
-	if err := h.rt.act.Load(r.Context(), m.Key); err != nil {
+	err := h.rt.act.Load(r.Context(), m.Key)
+	h.audit(w, r, key, "load", m.Name, err)
+	if err != nil {
 		if r.Context().Err() == nil {
 			refuse(w, m.Name, err)
 		}
@@ -98,11 +99,11 @@ func (h *Handler) loadForLMStudio(w http.ResponseWriter, r *http.Request, key *k
 
 // unloadForLMStudio lets a model go. Answers that are on their way end first.
 func (h *Handler) unloadForLMStudio(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	m, err := h.modelOf(r, key, "instance_id", "model")
-	if err != nil {
-		refuse(w, "", err)
+	m, ok := h.toManage(w, r, key, "unload", "instance_id", "model")
+	if !ok {
 		return
 	}
+	h.audit(w, r, key, "unload", m.Name, nil)
 	h.rt.act.Unload(m.Key, false)
 	writeJSON(w, http.StatusOK, openai.Marshal(struct {
 		Instance string `json:"instance_id"`

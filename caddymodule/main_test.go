@@ -1,7 +1,9 @@
 package caddymodule
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -36,6 +38,16 @@ func runTests(m *testing.M) int {
 // oddWord makes the test binary an engine that does what the fake engine does not.
 const oddWord = "odd-engine"
 
+// engineHeaders are of what an engine is, allows and calls a request: nothing of it is a client's business.
+var engineHeaders = map[string]string{
+	requestIDHeader: "the engine's", "Server": "engine/1", "X-Powered-By": "engine", "Via": "1.1 engine", "X-Ratelimit-Limit-Requests": "7",
+	"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*", "Access-Control-Expose-Headers": "*", "Access-Control-Allow-Credentials": "true",
+}
+
+// oddStream is a stream of one token.
+const oddStream = `data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"a"},"finish_reason":null}]}` + "\n\n" +
+	`data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}` + "\n\ndata: [DONE]\n\n"
+
 // serveOddly answers POSTs with half a body, "sized" or "chunked", and ends; or with "headers" that are ours to set.
 func serveOddly(port, how string) {
 	err := http.ListenAndServe(net.JoinHostPort("127.0.0.1", port), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -44,9 +56,17 @@ func serveOddly(port, how string) {
 		case r.Method != http.MethodPost:
 			return
 		case how == "headers":
-			w.Header().Set("X-Request-Id", "the engine's")
-			w.Header().Set("Access-Control-Allow-Origin", "*")
-			_, _ = w.Write([]byte(`{}`))
+			for name, value := range engineHeaders {
+				w.Header().Set(name, value)
+			}
+			w.Header().Set("Vary", "Accept")
+			body, _ := io.ReadAll(r.Body)
+			if bytes.Contains(body, []byte(`"stream":true`)) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				_, _ = io.WriteString(w, oddStream)
+				return
+			}
+			_, _ = io.WriteString(w, `{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}]}`)
 			return
 		case how == "sized":
 			w.Header().Set("Content-Length", "1000")

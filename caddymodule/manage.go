@@ -39,6 +39,17 @@ func (h *Handler) modelOf(r *http.Request, key *keys.Key, fields ...string) (*mo
 	return nil, openai.InvalidRequest(fields[0], `you must name a model in "`+fields[0]+`"`)
 }
 
+// toManage reads which model is to be managed, as modelOf does. It answers the request and reports false if that cannot be.
+func (h *Handler) toManage(w http.ResponseWriter, r *http.Request, key *keys.Key, action string, fields ...string) (*modeldir.Model, bool) {
+	m, err := h.modelOf(r, key, fields...)
+	if err != nil {
+		h.audit(w, r, key, action, "", err)
+		refuse(w, "", err)
+		return nil, false
+	}
+	return m, true
+}
+
 // modelNamed finds a model that the key may use. Errors are *openai.Error.
 func (h *Handler) modelNamed(r *http.Request, key *keys.Key, name string) (*modeldir.Model, error) {
 	if err := h.waitReady(r); err != nil {

@@ -149,6 +149,8 @@ func (c *repairedWriter) begin(contentType string, length int) {
 		switch name {
 		case requestIDHeader, "Content-Type", "Content-Length", "Content-Encoding", "Cache-Control",
 			"User", "Requires-Tool-Call": // llama-api-server's own: the answer's id, and whether a tool is called
+		case "Vary": // we may have said something of it
+			h[name] = append(h[name], values...)
 		default:
 			h[name] = values
 		}

@@ -26,6 +26,9 @@ type endpoint struct {
 	api   *api        // of which it is, if not OpenAI's
 }
 
+// allow is the methods that an endpoint is asked by.
+func (endpoint) allow() string { return http.MethodPost }
+
 // api is another API than OpenAI's, of which one endpoint is served by way of one of OpenAI's.
 type api struct {
 	errors    dialect.ErrorBody
@@ -62,6 +65,9 @@ type route struct {
 	errors  dialect.ErrorBody
 	methods map[string]serveFunc
 }
+
+// allow is the methods of a route, as headers list them.
+func (to route) allow() string { return strings.Join(slices.Sorted(maps.Keys(to.methods)), ", ") }
 
 type serveFunc func(*Handler, http.ResponseWriter, *http.Request, *keys.Key)
 
@@ -107,6 +113,9 @@ func findRoute(path string) (route, bool) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if ep, ok := endpoints[r.URL.Path]; ok {
 		setRequestID(w, r)
+		if h.cors(w, r, ep.allow) {
+			return nil
+		}
 		return h.serveEndpoint(w, r, ep)
 	}
 	if h.Metrics != "" && r.URL.Path == h.Metrics {
@@ -115,7 +124,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if to, ok := findRoute(r.URL.Path); ok {
 		setRequestID(w, r)
-		h.serveRoute(w, r, to)
+		if !h.cors(w, r, to.allow) {
+			h.serveRoute(w, r, to)
+		}
 		return nil
 	}
 	return next.ServeHTTP(w, r)
@@ -138,14 +149,14 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, ep endpo
 // admit lets requests in that may be asked.
 func (h *Handler) admit(x *exchange) error {
 	if x.r.Method != http.MethodPost {
-		openai.MethodNotAllowed(http.MethodPost).WriteTo(x.w)
+		openai.MethodNotAllowed(x.ep.allow()).WriteTo(x.w)
 		return nil
 	}
 	var ok bool
 	if x.key, ok = h.identify(x.w, x.r); !ok {
 		return nil
 	}
-	if x.end, ok = begin(x.w, x.key); !ok {
+	if x.end, ok = x.h.begin(x.w, x.key); !ok {
 		return nil
 	}
 	return x.serve()
@@ -160,7 +171,7 @@ func (h *Handler) serveRoute(w http.ResponseWriter, r *http.Request, to route) {
 	}
 	serve := to.methods[r.Method]
 	if serve == nil {
-		openai.MethodNotAllowed(strings.Join(slices.Sorted(maps.Keys(to.methods)), ", ")).WriteTo(w)
+		openai.MethodNotAllowed(to.allow()).WriteTo(w)
 		return
 	}
 	var key *keys.Key

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,8 +13,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"assistant/activator"
+	"assistant/internal/keys"
 	"assistant/internal/openai"
 	"assistant/internal/responses"
+	"assistant/internal/usage"
 	"assistant/lifecycle"
 	"assistant/lifecycle/contexts"
 	"assistant/modeldir"
@@ -33,6 +36,8 @@ type runtime struct {
 	budget  *openai.Budget
 	stats   *stats
 	store   *responses.Store
+	uses    *keys.Uses
+	usage   *usage.Log
 	catalog atomic.Pointer[modeldir.Catalog]
 	missing atomic.Pointer[map[string]error] // by key: what the model's engine will not find; looked up beside the catalog
 	listing atomic.Pointer[listing]          // nil before the first was asked for
@@ -58,7 +63,7 @@ func newRuntime() (caddy.Destructor, error) {
 	log := slog.New(lateHandler{})
 	rt := &runtime{
 		log: log, runner: &lateRunner{}, survey: &lateSurveyor{}, budget: openai.NewBudget(openai.DefaultBudget),
-		stats: newStats(), store: responses.NewStore(0), ready: make(chan struct{}), done: make(chan struct{}), stop: func() {},
+		stats: newStats(), store: responses.NewStore(0), uses: keys.NewUses(), usage: usage.New(log), ready: make(chan struct{}), done: make(chan struct{}), stop: func() {},
 	}
 	rt.act = activator.New(rt.runner, rt.survey, log)
 	rt.catalog.Store(modeldir.NewCatalog(nil))
@@ -83,6 +88,7 @@ func (rt *runtime) use(a *App) error {
 		if err != nil {
 			rt.log.Warn("could not clean up after an earlier router", "error", err)
 		}
+		rt.usage.Keep(filepath.Join(a.StateDir, usageFile))
 		rt.eye = oversee(rt, a.StateDir)
 		rt.survey.overseer = rt.eye
 		rt.act.OnUrge(rt.eye.watch.Urge)
@@ -199,8 +205,10 @@ func (rt *runtime) Destruct() error {
 	rt.act.RefuseWaiting()
 	if caddy.Exiting() {
 		rt.end(exitTimeout)
+		rt.usage.Close()
 		return nil
 	}
+	rt.usage.Close() // now: a later runtime may keep the same file before the last stream has ended
 	go rt.end(drainTimeout)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -249,19 +250,42 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
-// An engine's own request id is not the one in our logs, and who may read our answers is not for it to say.
+// What an engine is, who may read our answers and how a request is called is not for it to say, whichever way its answer takes: as it is,
+// put together, repaired, or after a first sign of life.
 func TestHeadersAnEngineMustNotSet(t *testing.T) {
 	overTransports(t, func(t *testing.T, s *site) {
 		s.oddModel("plain", "headers", "")
 		s.oddModel("joined", "headers", "cancel_by_stream = true")
+		s.oddModel("repaired", "headers", `dialect = "llama-api-server"`)
+		s.oddModel("early", "headers", "")
+		s.handler["keep_alive"] = "1ms" // no process starts as fast
 		s.start()
-		for _, model := range []string{"plain", "joined"} {
-			a := s.ask(http.MethodPost, chatPath, question(model), "X-Request-Id", "mine")
-			if got := a.header.Values("X-Request-Id"); a.status != http.StatusOK || !cmp.Equal(got, []string{"mine"}) {
-				t.Errorf("%s: status %d, ids %q; want ours alone: %s", model, a.status, got, a.body)
-			}
-			if got := a.header.Get("Access-Control-Allow-Origin"); got != "" {
-				t.Errorf("%s: Access-Control-Allow-Origin %q", model, got)
+		for _, model := range []string{"plain", "joined", "repaired", "early"} {
+			for _, stream := range []string{"false", "true"} {
+				if model == "early" && stream == "false" {
+					continue
+				}
+				body := fmt.Sprintf(`{"model":%q,"messages":[{"role":"user","content":"Hi"}],"stream":%s}`, model, stream)
+				a := s.ask(http.MethodPost, chatPath, body, requestIDHeader, "mine", "Origin", "http://localhost:3000")
+				if a.status != http.StatusOK || !strings.Contains(a.body, `"content":"a"`) {
+					t.Errorf("%s, stream %s: %d %s", model, stream, a.status, a.body)
+				}
+				if model == "early" && !strings.HasPrefix(a.body, ": waiting") {
+					t.Errorf("it was not early: %s", a.body)
+				}
+				for name, value := range engineHeaders {
+					if got := a.header.Values(name); slices.Contains(got, value) || len(got) > 1 {
+						t.Errorf("%s, stream %s: %s %q", model, stream, name, got)
+					}
+				}
+				for name, want := range map[string]string{requestIDHeader: "mine", "Access-Control-Allow-Origin": "http://localhost:3000", "Server": "Caddy"} {
+					if got := a.header.Get(name); got != want {
+						t.Errorf("%s, stream %s: %s %q, want %q", model, stream, name, got, want)
+					}
+				}
+				if vary := strings.Join(a.header.Values("Vary"), ","); !strings.Contains(vary, "Origin") {
+					t.Errorf("%s, stream %s: Vary %q", model, stream, vary)
+				}
 			}
 		}
 	})

@@ -63,6 +63,7 @@ func (m *modelStats) ended(status int) {
 func (rt *runtime) writeMetrics(w io.Writer) {
 	rt.act.WriteMetrics(w)
 	rt.stats.set.WritePrometheus(w)
+	rt.usage.WriteMetrics(w)
 	if kept, ok := rt.runner.contexts(); ok {
 		writeContexts(w, kept)
 	}

@@ -1,29 +1,31 @@
 package keys
 
 import (
-	"encoding/json"
+	"bytes"
 	"fmt"
 	"os"
-	"strings"
+
+	"github.com/pelletier/go-toml/v2"
 )
 
 // Append adds an entry to the file, which is made if it is not there (mode 0600). What then would be no good is not written.
-func Append(file, entry string) error {
+func Append(file string, entry Entry) error {
 	data, err := os.ReadFile(file)
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
+	added := entry.TOML()
 	if len(data) > 0 {
-		entry = "\n" + entry
+		added = append([]byte("\n"), added...)
 	}
-	if _, err := parse(file, append(data, entry...)); err != nil {
+	if _, err := parse(file, append(data, added...), NewUses()); err != nil {
 		return fmt.Errorf("with the new key it would be: %w", err)
 	}
 	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteString(entry); err != nil {
+	if _, err := f.Write(added); err != nil {
 		f.Close()
 		return err
 	}
@@ -33,24 +35,12 @@ func Append(file, entry string) error {
 // Create makes the file with one key of that name, and returns the key.
 func Create(file, name string) (key string, err error) {
 	key, sum := New()
-	return key, Append(file, Entry(name, sum, nil))
+	return key, Append(file, Entry{Name: name, SHA256: sum})
 }
 
-// Entry is what the file has of a key: its name, its SHA-256, and the models it may use; nil = all.
-func Entry(name, sum string, models []string) string {
-	entry := "[[keys]]\nname   = " + quote(name) + "\nsha256 = " + quote(sum) + "\n"
-	if len(models) > 0 {
-		quoted := make([]string, len(models))
-		for i, m := range models {
-			quoted[i] = quote(m)
-		}
-		entry += "models = [" + strings.Join(quoted, ", ") + "]\n"
-	}
-	return entry
-}
-
-// quote makes a string of TOML, which JSON's are.
-func quote(s string) string {
-	b, _ := json.Marshal(s) // a string can be
-	return string(b)
+// TOML is what the file has of the key.
+func (r Entry) TOML() []byte {
+	var b bytes.Buffer
+	_ = toml.NewEncoder(&b).Encode(rawFile{Keys: []Entry{r}}) // strings, numbers and a time can be
+	return b.Bytes()
 }

@@ -6,56 +6,97 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
-	"golang.org/x/time/rate"
 )
 
 // rawFile is the file as written.
 type rawFile struct {
-	Keys []rawKey `toml:"keys"`
+	Keys []Entry `toml:"keys"`
 }
 
-type rawKey struct {
+// Entry is a key as the file has it. What is left out is not bounded.
+type Entry struct {
 	Name              string    `toml:"name"`
-	SHA256            string    `toml:"sha256"`
-	Key               string    `toml:"key"` // the key itself, by {env.NAME} or {file./path}
-	Owner             string    `toml:"owner"`
-	Team              string    `toml:"team"`
-	Models            []string  `toml:"models"`
-	RequestsPerMinute int       `toml:"requests_per_minute"`
-	Concurrent        int       `toml:"concurrent_requests"`
-	Expires           time.Time `toml:"expires"`
+	SHA256            string    `toml:"sha256,omitempty"`
+	Key               string    `toml:"key,omitempty"`      // the key itself, by {env.NAME} or {file./path}
+	Identity          string    `toml:"identity,omitempty"` // who holds it without a secret, with * and ?
+	Owner             string    `toml:"owner,omitempty"`
+	Team              string    `toml:"team,omitempty"`
+	Models            []string  `toml:"models,omitempty"` // names or aliases, with * and ?
+	RequestsPerMinute int       `toml:"requests_per_minute,omitempty"`
+	TokensPerMinute   int       `toml:"tokens_per_minute,omitempty"`
+	TokensPerMonth    int64     `toml:"tokens_per_month,omitempty"` // of the calendar, UTC
+	Concurrent        int       `toml:"concurrent_requests,omitempty"`
+	Expires           time.Time `toml:"expires,omitzero"`
 }
 
 // digest is the SHA-256 of a key.
 type digest [32]byte
 
+// set is the keys of a file, by how they are found.
+type set struct {
+	secrets    map[digest]*Key
+	identities map[string]*Key // the plain ones
+	globs      []holder        // the others, in the file's order
+}
+
+// holder is who holds a key without its secret.
+type holder struct {
+	identity *regexp.Regexp
+	key      *Key
+}
+
 // parse reads the file strictly. Errors name the file, and the place or the key.
-func parse(file string, data []byte) (map[digest]*Key, error) {
+func parse(file string, data []byte, uses *Uses) (*set, error) {
 	var raw rawFile
 	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&raw); err != nil {
 		return nil, placed(file, err)
 	}
-	keys := make(map[digest]*Key, len(raw.Keys))
+	all := &set{secrets: map[digest]*Key{}, identities: map[string]*Key{}}
 	names := map[string]bool{}
 	for i, r := range raw.Keys {
-		sum, k, err := r.key()
+		k, err := r.key(uses)
 		switch {
 		case err != nil:
 		case names[k.Name]:
 			err = fmt.Errorf("name: %q is another key's already: choose another", k.Name)
-		case keys[sum] != nil:
-			err = fmt.Errorf("it is the same as %q: remove one", keys[sum].Name)
+		default:
+			err = all.add(r, k)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: keys[%d]: %w", file, i, err)
 		}
-		names[k.Name], keys[sum] = true, k
+		names[k.Name] = true
 	}
-	return keys, nil
+	return all, nil
+}
+
+// add makes a key known by its secret and by its identity. It must have one of them.
+func (s *set) add(r Entry, k *Key) error {
+	if r.SHA256 != "" || r.Key != "" || r.Identity == "" {
+		sum, err := r.digest()
+		if err != nil {
+			return err
+		}
+		if other := s.secrets[sum]; other != nil {
+			return fmt.Errorf("it is the same as %q: remove one", other.Name)
+		}
+		s.secrets[sum] = k
+	}
+	switch other := s.identities[r.Identity]; {
+	case r.Identity == "":
+	case other != nil:
+		return fmt.Errorf("identity: %q holds %q already: remove one", r.Identity, other.Name)
+	case strings.ContainsAny(r.Identity, "*?"):
+		s.globs = append(s.globs, holder{Glob(r.Identity), k})
+	default:
+		s.identities[r.Identity] = k
+	}
+	return nil
 }
 
 // placed puts file, line and column before an error of the decoder's.
@@ -74,34 +115,34 @@ func placed(file string, err error) error {
 	return fmt.Errorf("%s: %w", file, err)
 }
 
-func (r rawKey) key() (sum digest, k *Key, err error) {
+func (r Entry) key(uses *Uses) (*Key, error) {
 	if r.Name == "" {
-		return sum, nil, errors.New("name: is missing: it is how logs call the key")
+		return nil, errors.New("name: is missing: it is how logs call the key")
 	}
-	if sum, err = r.digest(); err != nil {
-		return sum, nil, err
+	for name, bound := range map[string]int64{
+		"requests_per_minute": int64(r.RequestsPerMinute), "concurrent_requests": int64(r.Concurrent),
+		"tokens_per_minute": int64(r.TokensPerMinute), "tokens_per_month": r.TokensPerMonth,
+	} {
+		if bound < 0 {
+			return nil, fmt.Errorf("%s: must not be negative: leave it out for no bound", name)
+		}
 	}
-	if r.RequestsPerMinute < 0 || r.Concurrent < 0 {
-		return sum, nil, errors.New("requests_per_minute and concurrent_requests must not be negative: leave them out for no bound")
-	}
-	k = &Key{
+	k := &Key{
 		Name: r.Name, Owner: r.Owner, Team: r.Team, Expires: r.Expires,
-		RequestsPerMinute: r.RequestsPerMinute, Concurrent: r.Concurrent, use: &use{},
-	}
-	if r.RequestsPerMinute > 0 {
-		k.use.requests = rate.NewLimiter(rate.Limit(r.RequestsPerMinute)/60, r.RequestsPerMinute)
+		RequestsPerMinute: r.RequestsPerMinute, TokensPerMinute: r.TokensPerMinute, TokensPerMonth: r.TokensPerMonth,
+		Concurrent: r.Concurrent, use: uses.of(r.Name),
 	}
 	for _, m := range r.Models {
-		k.models = append(k.models, glob(m))
+		k.models = append(k.models, Glob(m))
 	}
 	if r.Models != nil && k.models == nil {
-		return sum, nil, errors.New("models: is empty, so the key could use nothing: leave it out for all models")
+		return nil, errors.New("models: is empty, so the key could use nothing: leave it out for all models")
 	}
-	return sum, k, nil
+	return k, nil
 }
 
 // digest is that of sha256, or of the key itself, which stands elsewhere.
-func (r rawKey) digest() (sum digest, err error) {
+func (r Entry) digest() (sum digest, err error) {
 	switch {
 	case r.SHA256 != "" && r.Key != "":
 		return sum, errors.New("has both sha256 and key: remove one")

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // prefix makes a key known for one, to people and to scanners of secrets.
@@ -37,20 +35,40 @@ type Key struct {
 	Team    string
 	Expires time.Time // zero = never
 
-	// RequestsPerMinute and Concurrent bound its requests; 0 = no bound.
+	// What bounds its requests; 0 = no bound.
 	RequestsPerMinute int
+	TokensPerMinute   int
+	TokensPerMonth    int64 // of the calendar, UTC; whoever counts what is used holds it to that
 	Concurrent        int
 
 	models []*regexp.Regexp // nil = all
-	use    *use             // goes on when the file is read again
+	use    *use
 }
 
 // use is what a key has used.
 type use struct {
-	requests *rate.Limiter // nil = no bound
+	mu       sync.Mutex
+	requests bucket
+	tokens   bucket
+	running  int
+}
 
-	mu      sync.Mutex
-	running int
+// Uses is what keys have used, by their names. It outlives the files that they are in.
+type Uses struct {
+	mu     sync.Mutex
+	byName map[string]*use
+}
+
+// NewUses returns what keys have used that were not used yet.
+func NewUses() *Uses { return &Uses{byName: map[string]*use{}} }
+
+func (u *Uses) of(name string) *use {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.byName[name] == nil {
+		u.byName[name] = new(use)
+	}
+	return u.byName[name]
 }
 
 // May reports whether the key may use a model that has one of these names.
@@ -72,20 +90,21 @@ type Refusal struct {
 	Retry time.Duration // when it may; 0 = that depends on others
 }
 
-// Begin takes a request's share of the bounds. Unless it refuses, [Key.End] is to be called when the request has ended.
+// Begin takes a request's share of the bounds. Unless it refuses, [Key.End] is to be called when the request has ended. How many
+// tokens a request takes is known in the end only: it may begin as long as there is one left.
 func (k *Key) Begin(now time.Time) *Refusal {
 	k.use.mu.Lock()
 	defer k.use.mu.Unlock()
 	if k.Concurrent > 0 && k.use.running >= k.Concurrent {
 		return &Refusal{Why: "concurrent requests"}
 	}
-	if k.use.requests != nil {
-		if r := k.use.requests.ReserveN(now, 1); r.DelayFrom(now) > 0 {
-			wait := r.DelayFrom(now)
-			r.CancelAt(now)
-			return &Refusal{Why: "requests per minute", Retry: wait}
-		}
+	if wait := k.use.requests.wait(now, k.RequestsPerMinute); wait > 0 {
+		return &Refusal{Why: "requests per minute", Retry: wait}
 	}
+	if wait := k.use.tokens.wait(now, k.TokensPerMinute); wait > 0 {
+		return &Refusal{Why: "tokens per minute", Retry: wait}
+	}
+	k.use.requests.level--
 	k.use.running++
 	return nil
 }
@@ -97,19 +116,30 @@ func (k *Key) End() {
 	k.use.running--
 }
 
-// Remaining is how many requests the key may make at once, and how long until it may make as many as ever. It reports false
-// if that is not bounded.
-func (k *Key) Remaining(now time.Time) (requests int, reset time.Duration, bounded bool) {
-	if k.use.requests == nil {
-		return 0, 0, false
-	}
-	tokens := max(0, k.use.requests.TokensAt(now))
-	missing := float64(k.RequestsPerMinute) - tokens
-	return int(tokens), time.Duration(missing / float64(k.RequestsPerMinute) * float64(time.Minute)), true
+// Took takes the tokens that a request has used off those per minute.
+func (k *Key) Took(now time.Time, tokens int) {
+	k.use.mu.Lock()
+	defer k.use.mu.Unlock()
+	k.use.tokens.now(now, k.TokensPerMinute)
+	k.use.tokens.level -= float64(tokens)
 }
 
-// glob makes an expression of a pattern in which * stands for any text and ? for one character.
-func glob(pattern string) *regexp.Regexp {
+// Left is what is left of a bound a minute.
+type Left struct {
+	Limit     int           // 0 = there is no bound
+	Remaining int           // that may be used at once
+	Reset     time.Duration // until Remaining is Limit
+}
+
+// Left returns what is left of the requests and of the tokens.
+func (k *Key) Left(now time.Time) (requests, tokens Left) {
+	k.use.mu.Lock()
+	defer k.use.mu.Unlock()
+	return k.use.requests.left(now, k.RequestsPerMinute), k.use.tokens.left(now, k.TokensPerMinute)
+}
+
+// Glob makes an expression of a pattern in which * stands for any text and ? for one character.
+func Glob(pattern string) *regexp.Regexp {
 	expression := regexp.QuoteMeta(pattern)
 	expression = strings.ReplaceAll(strings.ReplaceAll(expression, `\*`, `.*`), `\?`, `.`)
 	return regexp.MustCompile(`(?s)\A` + expression + `\z`)

@@ -6,9 +6,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pelletier/go-toml/v2"
 )
 
 // site is a store on a file of the test's own, with a clock that the test turns.
@@ -26,7 +29,7 @@ func open(t *testing.T, text string) *site {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	store, err := Open(file, slog.New(slog.NewTextHandler(&s.log, nil)))
+	store, err := Open(file, slog.New(slog.NewTextHandler(&s.log, nil)), NewUses())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +85,37 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+func TestIdentities(t *testing.T) {
+	alice, sum := New()
+	text := entry("alice", sum, `identity = "alice"`) + entry("bob", strings.Repeat("0", 64), "")
+	for _, more := range []string{
+		`name = "admins"
+identity = "*.admin@example.org"`, `name = "staff"
+identity = "*@example.org"`, `name = "carol"
+identity = "carol@example.org"`, `name = "gone"
+identity = "gone"
+expires = 2020-01-01T00:00:00Z`,
+	} {
+		text += "[[keys]]\n" + more + "\n"
+	}
+	s := open(t, text)
+	for identity, want := range map[string]string{
+		"alice": "alice", "dan@example.org": "staff", "eve.admin@example.org": "admins", "carol@example.org": "carol",
+	} {
+		if k, err := s.Holder(identity); err != nil || k.Name != want {
+			t.Errorf("%s: %+v, %v", identity, k, err)
+		}
+	}
+	for identity, want := range map[string]error{"": ErrNobody, "bob": ErrNobody, "Alice": ErrNobody, "x@example.org.evil": ErrNobody, "gone": ErrExpired} {
+		if k, err := s.Holder(identity); !errors.Is(err, want) {
+			t.Errorf("%q: %+v, %v, want %v", identity, k, err, want)
+		}
+	}
+	if k, err := s.Verify(alice); err != nil || k.Name != "alice" {
+		t.Errorf("by its secret: %+v, %v", k, err)
+	}
+}
+
 func TestKeysThatStandElsewhere(t *testing.T) {
 	t.Setenv("TEST_KEY", "a-secret-of-the-environment")
 	file := filepath.Join(t.TempDir(), "secret")
@@ -109,14 +143,16 @@ func TestBrokenFiles(t *testing.T) {
 		"no such secret": {"[[keys]]\nname = \"a\"\nkey = \"{env.NOBODY_SET_THIS}\"\n", "holds no key"},
 		"twice the name": {entry("a", sum, "") + entry("a", strings.Repeat("0", 64), ""), "keys[1]: name: \"a\" is another key's"},
 		"twice the key":  {entry("a", sum, "") + entry("b", sum, ""), "the same as \"a\""},
+		"twice identity": {"[[keys]]\nname = \"a\"\nidentity = \"x\"\n[[keys]]\nname = \"b\"\nidentity = \"x\"\n", "identity: \"x\" holds \"a\" already"},
 		"no models":      {entry("a", sum, "models = []"), "could use nothing"},
-		"negative":       {entry("a", sum, "requests_per_minute = -1"), "must not be negative"},
+		"negative":       {entry("a", sum, "requests_per_minute = -1"), "requests_per_minute: must not be negative"},
+		"negative month": {entry("a", sum, "tokens_per_month = -1"), "tokens_per_month: must not be negative"},
 	} {
-		if _, err := parse("/x/keys.toml", []byte(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := parse("/x/keys.toml", []byte(c.text), NewUses()); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
-	if _, err := Open(filepath.Join(t.TempDir(), "none"), slog.Default()); err == nil {
+	if _, err := Open(filepath.Join(t.TempDir(), "none"), slog.Default(), NewUses()); err == nil {
 		t.Error("a file that is not there was opened")
 	}
 }
@@ -185,8 +221,8 @@ func TestBounds(t *testing.T) {
 	if r := begin(); r == nil || r.Why != "requests per minute" || r.Retry <= 0 || r.Retry > 10*time.Second {
 		t.Errorf("beyond: %+v", r)
 	}
-	if n, reset, ok := k.Remaining(s.at); n != 0 || !ok || reset < 50*time.Second || reset > time.Minute {
-		t.Errorf("%d remain, all in %v", n, reset)
+	if left, _ := k.Left(s.at); left.Remaining != 0 || left.Limit != 6 || left.Reset < 50*time.Second || left.Reset > time.Minute {
+		t.Errorf("%+v remain", left)
 	}
 	s.at = s.at.Add(10 * time.Second)
 	if r := begin(); r != nil {
@@ -194,8 +230,102 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// Tokens are known afterwards: a request begins while there is one left, and what it took too much is worked off.
+func TestTokensPerMinute(t *testing.T) {
+	alice, sum := New()
+	s := open(t, entry("alice", sum, "tokens_per_minute = 60"))
+	k, err := s.Verify(alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := func(tokens int) *Refusal {
+		t.Helper()
+		r := k.Begin(s.at)
+		if r == nil {
+			k.Took(s.at, tokens)
+			k.End()
+		}
+		return r
+	}
+	for _, tokens := range []int{59, 91} {
+		if r := step(tokens); r != nil {
+			t.Errorf("before %d: %+v", tokens, r)
+		}
+	}
+	if _, left := k.Left(s.at); left != (Left{Limit: 60, Remaining: 0, Reset: 150 * time.Second}) {
+		t.Errorf("in debt: %+v", left)
+	}
+	if r := step(0); r == nil || r.Why != "tokens per minute" || r.Retry != 91*time.Second {
+		t.Errorf("in debt: %+v", r)
+	}
+	s.at = s.at.Add(91 * time.Second)
+	if r := step(1); r != nil {
+		t.Errorf("without debt: %+v", r)
+	}
+	s.at = s.at.Add(time.Hour)
+	if _, left := k.Left(s.at); left != (Left{Limit: 60, Remaining: 60}) {
+		t.Errorf("after an hour: %+v", left)
+	}
+	s.at = s.at.Add(-time.Minute) // a clock that is set back takes nothing away
+	if _, left := k.Left(s.at); left != (Left{Limit: 60, Remaining: 60}) {
+		t.Errorf("a minute before: %+v", left)
+	}
+}
+
+// What a key has used goes on in another file, with other bounds, and under another secret.
+func TestUseOutlivesTheFile(t *testing.T) {
+	_, sum := New()
+	uses := NewUses()
+	of := func(text string) *Key {
+		t.Helper()
+		keys, err := parse("/x/keys.toml", []byte(text), uses)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range keys.secrets {
+			return k
+		}
+		return nil
+	}
+	now := time.Unix(1_800_000_000, 0)
+	if r := of(entry("a", sum, "requests_per_minute = 5")).Begin(now); r != nil {
+		t.Errorf("%+v", r)
+	}
+	k := of(entry("a", strings.Repeat("0", 64), "requests_per_minute = 4\nconcurrent_requests = 1"))
+	if left, _ := k.Left(now); left.Remaining != 4 {
+		t.Errorf("more than there was: %+v", left)
+	}
+	if r := k.Begin(now); r == nil || r.Why != "concurrent requests" {
+		t.Errorf("beside the one that runs: %+v", r)
+	}
+	if r := of(entry("c", sum, "")).Begin(now); r != nil {
+		t.Errorf("%+v", r)
+	}
+	if left, _ := of(entry("c", sum, "requests_per_minute = 3")).Left(now); left.Remaining != 3 {
+		t.Errorf("a bound that is new: %+v", left)
+	}
+	if r := of(entry("b", sum, "concurrent_requests = 1")).Begin(now); r != nil {
+		t.Errorf("another: %+v", r)
+	}
+}
+
+func TestEntriesAreWrittenAsRead(t *testing.T) {
+	_, sum := New()
+	want := Entry{
+		Name: "a \"b\"", SHA256: sum, Identity: "i*", Owner: "o", Team: "t", Models: []string{"qwen*", "x'"}, RequestsPerMinute: 1, TokensPerMinute: 2,
+		TokensPerMonth: 3, Concurrent: 4, Expires: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
+	}
+	var got rawFile
+	if err := toml.Unmarshal(want.TOML(), &got); err != nil || len(got.Keys) != 1 || !reflect.DeepEqual(got.Keys[0], want) {
+		t.Errorf("%v: %+v of\n%s", err, got, want.TOML())
+	}
+	if short := string(Entry{Name: "a", SHA256: "0"}.TOML()); short != "[[keys]]\nname = 'a'\nsha256 = '0'\n" {
+		t.Errorf("%q", short)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	_, sum := New()
 	f.Add([]byte(entry("a", sum, "models = [\"*\"]\nexpires = 2030-01-01")))
-	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parse("/x/keys.toml", b) })
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parse("/x/keys.toml", b, NewUses()) })
 }

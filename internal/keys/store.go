@@ -20,9 +20,10 @@ const lookAgain = 500 * time.Millisecond
 type Store struct {
 	file string
 	log  *slog.Logger
+	uses *Uses
 	now  func() time.Time
 
-	keys   atomic.Pointer[map[digest]*Key]
+	keys   atomic.Pointer[set]
 	looked atomic.Int64 // when, in nanoseconds
 
 	mu   sync.Mutex
@@ -36,19 +37,20 @@ type fileState struct {
 }
 
 // Open reads the file. It must be good; what becomes of it later is told in the log, and the last good version goes on.
-func Open(file string, log *slog.Logger) (*Store, error) {
-	s := &Store{file: file, log: log, now: time.Now}
+// uses is what the keys in it have used already.
+func Open(file string, log *slog.Logger, uses *Uses) (*Store, error) {
+	s := &Store{file: file, log: log, uses: uses, now: time.Now}
 	keys, state, err := s.read()
 	if err != nil {
 		return nil, err
 	}
 	s.seen = state
-	s.keys.Store(&keys)
+	s.keys.Store(keys)
 	s.looked.Store(s.now().UnixNano())
 	return s, nil
 }
 
-func (s *Store) read() (map[digest]*Key, fileState, error) {
+func (s *Store) read() (*set, fileState, error) {
 	info, err := os.Stat(s.file)
 	if err != nil {
 		return nil, fileState{}, fmt.Errorf("keys: %w", err)
@@ -57,7 +59,7 @@ func (s *Store) read() (map[digest]*Key, fileState, error) {
 	if err != nil {
 		return nil, fileState{}, fmt.Errorf("keys: %w", err)
 	}
-	keys, err := parse(s.file, data)
+	keys, err := parse(s.file, data, s.uses)
 	return keys, fileState{info.Size(), info.ModTime()}, err
 }
 
@@ -66,26 +68,53 @@ var (
 	ErrNone    = errors.New("no API key")
 	ErrUnknown = errors.New("unknown API key")
 	ErrExpired = errors.New("API key expired")
+	ErrNobody  = errors.New("no API key is for this identity")
 )
 
 // Verify returns the key that a request carries. What is looked up is its digest, of which nobody can try out a part: how long that
 // takes tells nothing.
 func (s *Store) Verify(key string) (*Key, error) {
+	keys, now := s.current()
+	if key == "" {
+		return nil, ErrNone
+	}
+	k := keys.secrets[sha256.Sum256([]byte(key))]
+	if k == nil {
+		return nil, ErrUnknown
+	}
+	return k.unlessExpired(now)
+}
+
+// Holder returns the key that an identity holds, which somebody else has proven: the one for just that identity, else the first of the
+// file whose pattern it matches.
+func (s *Store) Holder(identity string) (*Key, error) {
+	keys, now := s.current()
+	k := keys.identities[identity]
+	for i := 0; k == nil && i < len(keys.globs); i++ {
+		if h := keys.globs[i]; h.identity.MatchString(identity) {
+			k = h.key
+		}
+	}
+	if k == nil {
+		return nil, ErrNobody
+	}
+	return k.unlessExpired(now)
+}
+
+func (k *Key) unlessExpired(now time.Time) (*Key, error) {
+	if !k.Expires.IsZero() && !now.Before(k.Expires) {
+		return nil, ErrExpired
+	}
+	return k, nil
+}
+
+// current returns the keys, and the time.
+func (s *Store) current() (*set, time.Time) {
 	now := s.now()
 	if now.UnixNano()-s.looked.Load() > int64(lookAgain) {
 		s.refresh(now)
 	}
-	if key == "" {
-		return nil, ErrNone
-	}
-	k := (*s.keys.Load())[sha256.Sum256([]byte(key))]
-	switch {
-	case k == nil:
-		return nil, ErrUnknown
-	case !k.Expires.IsZero() && !now.Before(k.Expires):
-		return nil, ErrExpired
-	}
-	return k, nil
+	return s.keys.Load(), now
 }
 
 // refresh reads the file again if it changed. A file that is gone or broken leaves all as it was: a slip of the editor must
@@ -114,12 +143,6 @@ func (s *Store) refresh(now time.Time) {
 		return
 	}
 	s.seen = state
-	old := *s.keys.Load()
-	for sum, k := range keys {
-		if before := old[sum]; before != nil && before.RequestsPerMinute == k.RequestsPerMinute {
-			k.use = before.use
-		}
-	}
-	s.keys.Store(&keys)
-	s.log.Info("keys read again", "file", s.file, "keys", len(keys))
+	s.keys.Store(keys)
+	s.log.Info("keys read again", "file", s.file, "keys", len(keys.secrets)+len(keys.identities)+len(keys.globs))
 }

@@ -14,6 +14,7 @@ import (
 const (
 	TypeInvalidRequest = "invalid_request_error"
 	TypeRateLimit      = "rate_limit_error"
+	TypeQuota          = "insufficient_quota"
 	TypeServer         = "server_error"
 )
 
@@ -25,6 +26,7 @@ const (
 	CodeEngineCrashed = "engine_crashed"
 	CodeShuttingDown  = "shutting_down"
 	CodeRateLimit     = "rate_limit_exceeded"
+	CodeQuota         = "insufficient_quota"
 	CodeTooLarge      = "request_too_large"
 	CodeUnserved      = "unsupported_model"
 )
@@ -164,10 +166,25 @@ func InvalidKey(why string) *Error {
 	}
 }
 
+// ForeignOrigin says that pages of an origin may not use this server.
+func ForeignOrigin(origin string) *Error {
+	return &Error{
+		Status: http.StatusForbidden, Type: TypeInvalidRequest, Code: "origin_not_allowed",
+		Message: fmt.Sprintf("pages of %s may not use this server: name it in cors_origins", origin),
+	}
+}
+
 // KeyLimit says that an API key has used what it may; retryAfter is when it may go on, 0 if that depends on its other requests.
 func KeyLimit(why string, retryAfter time.Duration) *Error {
 	return &Error{
 		Status: http.StatusTooManyRequests, Type: TypeRateLimit, Code: CodeRateLimit, RetryAfter: max(retryAfter, time.Second), Message: why,
+	}
+}
+
+// KeyQuota says that an API key has used up what it may for so long that trying again is of no use.
+func KeyQuota(why string) *Error {
+	return &Error{
+		Status: http.StatusTooManyRequests, Type: TypeQuota, Code: CodeQuota, Message: why, ShouldRetry: new(bool),
 	}
 }
 

@@ -56,6 +56,11 @@ func TestErrorWriteTo(t *testing.T) {
 			http.Header{"Retry-After": {"1"}, "Retry-After-Ms": {"1"}},
 		},
 		{
+			"quota", KeyQuota("used up"), 429,
+			`{"error":{"message":"used up","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}`,
+			http.Header{"X-Should-Retry": {"false"}},
+		},
+		{
 			"loading", Loading("m", time.Hour), 503,
 			`{"error":{"message":"the model \"m\" is still loading","type":"server_error","param":null,"code":"model_loading"}}`,
 			http.Header{"Retry-After": {"60"}, "Retry-After-Ms": {"60000"}},

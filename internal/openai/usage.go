@@ -19,11 +19,13 @@ type UsageTap struct {
 	head []byte
 	tail [usageTail]byte
 	n    int // bytes seen, of which the last usageTail are in tail, at their number modulo usageTail
+
+	events int
 }
 
 // Reset makes the tap ready for another answer. It keeps its memory.
 func (t *UsageTap) Reset() {
-	t.head, t.n = t.head[:0], 0
+	t.head, t.n, t.events = t.head[:0], 0, 0
 }
 
 // Write takes note of a piece of the answer. It never fails.
@@ -31,6 +33,7 @@ func (t *UsageTap) Write(p []byte) (int, error) {
 	if room := usageHead - len(t.head); room > 0 {
 		t.head = append(t.head, p[:min(room, len(p))]...)
 	}
+	t.events += bytes.Count(p, []byte("data:"))
 	n := len(p)
 	if skip := len(p) - usageTail; skip > 0 {
 		t.n += skip
@@ -44,12 +47,32 @@ func (t *UsageTap) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Tokens returns the counts that the answer stated, ok if it did.
+// Events is about how many events a stream had, which engines send one a token.
+func (t *UsageTap) Events() int { return t.events }
+
+// Tokens returns the counts that the answer stated, ok if it did. llama-server states them in its "timings" when a stream was not asked
+// for usage.
 func (t *UsageTap) Tokens() (prompt, completion int, ok bool) {
 	if prompt, completion, ok = findUsage(t.end()); ok {
 		return prompt, completion, true
 	}
-	return findUsage(t.head)
+	if prompt, completion, ok = findUsage(t.head); ok {
+		return prompt, completion, true
+	}
+	timings := t.timings()
+	completion, ok = count(timings, `"predicted_n"`)
+	computed, hasPrompt := count(timings, `"prompt_n"`)
+	cached, _ := count(timings, `"cache_n"`)
+	return cached + computed, completion, ok && hasPrompt
+}
+
+// timings returns the end of the answer from its last "timings" on; nil if it has none.
+func (t *UsageTap) timings() []byte {
+	end := t.end()
+	if at := bytes.LastIndex(end, []byte(`"timings"`)); at >= 0 {
+		return end[at:]
+	}
+	return nil
 }
 
 // Reuse is what an engine did about a request's prompt.
@@ -62,15 +85,14 @@ type Reuse struct {
 // Reuse returns what the answer said about its prompt, ok if it did. llama-server says it in its "timings", which are
 // exact; other engines that say it do so by the cached tokens among the usage.
 func (t *UsageTap) Reuse() (r Reuse, ok bool) {
-	end := t.end()
-	if at := bytes.LastIndex(end, []byte(`"timings"`)); at >= 0 {
-		timings := end[at:]
+	if timings := t.timings(); timings != nil {
 		cached, hasCached := count(timings, `"cache_n"`)
 		computed, hasComputed := count(timings, `"prompt_n"`)
 		if hasCached && hasComputed {
 			return Reuse{Cached: cached, Computed: computed, Took: milliseconds(timings, `"prompt_ms"`)}, true
 		}
 	}
+	end := t.end()
 	at := bytes.LastIndex(end, []byte(`"prompt_tokens_details"`))
 	if at < 0 {
 		return Reuse{}, false

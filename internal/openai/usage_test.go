@@ -28,6 +28,8 @@ func TestUsageTap(t *testing.T) {
 		{"only null", `{"usage":null}`, tokens{}},
 		{"white space", `{"usage" : { "completion_tokens" : 5, "prompt_tokens" : 6 } }`, tokens{6, 5, true}},
 		{"responses", `{"usage":{"input_tokens":8,"output_tokens":9}}`, tokens{8, 9, true}},
+		{"not asked for", `data: {"choices":[],"timings":{"cache_n":5,"prompt_n":2,"prompt_ms":1.5,"predicted_n":3}}` + "\n\ndata: [DONE]\n\n", tokens{7, 3, true}},
+		{"no timings", `{"timings":null}`, tokens{}},
 		{"the model writes of usage", `{"choices":[{"text":"\"usage\":{\"prompt_tokens\":1}"}]}`, tokens{}},
 		{"error", `{"error":{"message":"x"}}`, tokens{}},
 	} {
@@ -48,6 +50,19 @@ func TestUsageTap(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestUsageTapCountsEvents(t *testing.T) {
+	var tap UsageTap
+	for _, piece := range []string{"data: {\"text\":\"a\"}\n\n", ": waiting\n", "data: {}\r\n\r\ndata: [DONE]\r\n\r\n"} {
+		tap.Write([]byte(piece))
+	}
+	if got := tap.Events(); got != 3 {
+		t.Errorf("%d events", got)
+	}
+	if tap.Reset(); tap.Events() != 0 {
+		t.Error("they are counted again")
 	}
 }
 

@@ -33,13 +33,14 @@ func withheldFromEngine(name string) bool {
 	return strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "Access-Control-") || hopByHop(name)
 }
 
-// withheldFromClient tells whether an engine's header is no business of a client: what the server in front says for itself.
+// withheldFromClient tells whether an engine's header is no business of a client: what the server in front says for itself, and what
+// an engine is and allows.
 func withheldFromClient(name string) bool {
 	switch name {
-	case "Server", "Date":
+	case "Server", "Date", "Via", "X-Powered-By":
 		return true
 	}
-	return strings.HasPrefix(name, "Access-Control-") || hopByHop(name)
+	return strings.HasPrefix(name, "Access-Control-") || strings.HasPrefix(name, "X-Ratelimit-") || hopByHop(name)
 }
 
 // notInTrailer tells whether a name must not come after the body, where it would be taken for framing (RFC 9110 section 6.5.1).

@@ -404,7 +404,8 @@ func TestInjection(t *testing.T) {
 // TestWithheld: what must not pass, in either direction, and what replaces it.
 func TestWithheld(t *testing.T) {
 	ours(t, func(t trial) {
-		e := startEngine(t, t.network, answer("HTTP/1.1 200 OK\r\nServer: engine\r\nDate: then\r\nAccess-Control-Allow-Origin: *\r\n"+
+		e := startEngine(t, t.network, answer("HTTP/1.1 200 OK\r\nServer: engine\r\nDate: then\r\nVia: 1.1 engine\r\nX-Powered-By: engine\r\n"+
+			"Access-Control-Allow-Origin: *\r\nX-RateLimit-Limit-Requests: 1\r\n"+
 			"X-Kept: 1\r\nTransfer-Encoding: chunked\r\nTrailer: Server, X-T\r\n\r\n0\r\nServer: engine\r\nX-T: 1\r\nContent-Length: 7\r\nConnection: close\r\n\r\n"))
 		header := http.Header{
 			"Authorization": {"Bearer client"}, "authorization": {"Bearer lower"}, "X-Api-Key": {"k"}, "Api-Key": {"k"}, "Cookie": {"session=1"},

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"assistant/internal/wholefile"
 	"assistant/lifecycle/machine"
 )
 
@@ -198,7 +199,7 @@ func (l *Learnt) Save() error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(l.path, b)
+	return wholefile.Replace(l.path, b)
 }
 
 func (l *Learnt) encode() ([]byte, error) {
@@ -241,27 +242,6 @@ func (l *Learnt) Close() error {
 		return nil
 	}
 	return l.Save()
-}
-
-// replaceFile puts b in place of a file: after a crash it is the old one or the new one.
-func replaceFile(path string, b []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	temp, err := os.CreateTemp(filepath.Dir(path), learntFile+".*.new")
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(b)
-	err = errors.Join(err, temp.Sync(), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(temp.Name()) // the first error is the one to tell
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }
 
 // Combine puts what was learnt into an estimate. What was declared stays as it is. Of what the header gives exactly, weights and context,
