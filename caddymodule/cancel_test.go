@@ -121,7 +121,7 @@ func dropVarying(answer map[string]any) {
 // What the engine refuses comes through a join as the engine said it.
 func TestEngineErrorThroughAJoin(t *testing.T) {
 	s := newSite(t)
-	s.asLlamaServer(t, "", map[string]string{"m": ""})
+	s.asLlamaServer(t, "", map[string]string{"m": `args = ["--embedding"]`}) // which the fake engine does not know
 	s.start()
 	a := s.ask(http.MethodPost, "/v1/embeddings", `{"model":"m","input":"x"}`)
 	if a.status != http.StatusNotImplemented {

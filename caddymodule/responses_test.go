@@ -177,8 +177,10 @@ func TestResponsesOfKeys(t *testing.T) {
 		t.Errorf("a second one: status %d: %s", a.status, a.body)
 	}
 	s.ask(http.MethodPost, path+"/cancel", "", "Authorization", secrets[0]).response(t)
+	var again answered
 	s.eventually("the key is free again", func() bool {
-		again := s.respond(`,"background":true`, "Authorization", secrets[0])
+		again = s.respond(`,"background":true`, "Authorization", secrets[0])
 		return again.status == http.StatusOK
 	})
+	s.ask(http.MethodPost, responsesPath+"/"+again.response(t).ID+"/cancel", "", "Authorization", secrets[0])
 }
