@@ -151,7 +151,7 @@ func TestChoose(t *testing.T) {
 		}
 		return strings.Join(list, ",")
 	}
-	if got := names("", alone); got != "warm1,warm64,body200k,stream,memory,cold,herd,scale" {
+	if got := names("", alone); got != "warm1,warm64,chain,body200k,stream,memory,cold,herd,scale" {
 		t.Errorf("alone: got %s", got)
 	}
 	if got := names("", against); !strings.Contains(got, "room") || strings.Contains(got, "memory") {

@@ -6,7 +6,8 @@ from openai import APIError, OpenAI
 
 client = OpenAI(base_url=os.environ["BASE_URL"], api_key="unused", max_retries=0)
 stream = client.chat.completions.create(
-    model="tiny", stream=True, max_tokens=100000, messages=[{"role": "user", "content": "Count."}],
+    model="tiny", stream=True, max_tokens=100000, temperature=0,
+    messages=[{"role": "user", "content": "Tell a long story of a lighthouse, its keeper and the sea."}],
     extra_body={"ignore_eos": True},
 )
 seen = 0

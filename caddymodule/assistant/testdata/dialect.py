@@ -81,7 +81,7 @@ refused("response_format", response_format={"type": "json_object"})
 refused("tools", model="bare", tools=[weather])
 refused("messages", messages=[{"role": "user", "content": "word " * 600}])
 refused("model", error=NotFoundError, model="nobody")
-refused("input", call=client.embeddings.create, model="e", input=[1, 2, 3])
+refused("input", call=client.embeddings.create, model="e", input=[1, -2, 3])
 check("vectors", [len(d.embedding) for d in client.embeddings.create(model="e", input=["a", "b"]).data], [384, 384])
 
 print(json.dumps({"checks": checks, "failed": failed}))

@@ -102,7 +102,7 @@ refused("response_format", response_format={"type": "json_schema", "json_schema"
 refused("messages", messages=[{"role": "user", "content": "word " * 4000}], code="context_length_exceeded")
 refused("messages[1].content[0]", messages=[system, {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}])
 refused("model", error=NotFoundError, model="nobody")
-refused("input", call=client.embeddings.create, model="smollm2", input=[1, 2, 3])
+refused("input", call=client.embeddings.create, model="smollm2", input=[1, -2, 3])
 refused("input", call=client.embeddings.create, model="smollm2", input="word " * 2000, code="context_length_exceeded")
 check("ignored if it may be", chat("tiny", count, n=2, max_tokens=1, extra_body={"drop_params": True}).choices[0].message.content, " 1")
 
