@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"assistant/internal/keys"
+	"assistant/internal/glob"
 	"assistant/internal/openai"
 )
 
@@ -23,7 +23,7 @@ func (h *Handler) readOrigins() error {
 		if !originForm.MatchString(low) {
 			return fmt.Errorf("cors_origins %q: give origins such as https://chat.example.com or https://*.example.com, without a path, or * for all", origin)
 		}
-		h.origins = append(h.origins, keys.Glob(low))
+		h.origins = append(h.origins, glob.Compile(low))
 	}
 	return nil
 }

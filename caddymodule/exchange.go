@@ -48,11 +48,14 @@ type exchange struct {
 	end     func()          // gives back what the request takes of its key's bounds
 	call    dialect.Call    // the request as another API has it; nil = it is OpenAI's
 	body    *openai.Body
+	asked   *openai.Body // the body as it was before the model's own shape was put on it, for a fallback; nil = body is that
 	req     openai.Request
 	model   *modeldir.Model
 	stats   *modelStats
 	plan    *openai.Plan   // what its engine's dialect needs; nil = nothing
 	planned openai.Repairs // of the kind of engine that the plan is for
+
+	patience *patience // nil = none is needed
 
 	conversation uint64             // what further turns have in common; 0 = none, or nobody cares
 	run          *lifecycle.Running // that answers, or did; nil before
@@ -77,8 +80,10 @@ func (x *exchange) serve() error {
 
 // close gives back what the exchange holds.
 func (x *exchange) close() {
-	if x.body != nil {
-		x.body.Close()
+	for _, body := range []*openai.Body{x.body, x.asked} {
+		if body != nil {
+			body.Close()
+		}
 	}
 	if x.end != nil {
 		x.end()
@@ -96,7 +101,33 @@ func (x *exchange) prepare() error {
 	if err := x.detokenise(); err != nil {
 		return err
 	}
+	return x.fit()
+}
+
+// fit makes the request what the model's file and its engine want it to be.
+func (x *exchange) fit() error {
+	if err := x.sees(); err != nil {
+		return err
+	}
+	if err := x.shape(); err != nil {
+		return err
+	}
 	return x.planRepairs()
+}
+
+// sees refuses images and sounds for a model that has nothing to read them with. llama-server would be started for them, and then answer
+// 500; a client that only tries whether a model sees is to be told that it does not.
+func (x *exchange) sees() error {
+	if !x.ep.joins || engine.For(x.model).Name != modeldir.EngineLlamaServer || projectorOf(x.model) != "" {
+		return nil
+	}
+	switch a := openai.AttachmentsOf(x.body.Bytes(), x.req); {
+	case a.Image:
+		return openai.Unreadable("image")
+	case a.Audio:
+		return openai.Unreadable("audio")
+	}
+	return nil
 }
 
 // serveNow has the model answer.
@@ -105,7 +136,7 @@ func (x *exchange) serveNow() error {
 	x.stats.requestBytes.AddInt64(x.body.Len())
 	x.tap = taps.Get().(*openai.UsageTap) //nolint:errcheck,forcetypeassert // nothing else is in the pool
 	defer x.count()
-	return x.fail(x.answer())
+	return x.fail(x.answerOrFallBack())
 }
 
 // taps are large enough to be worth keeping.
@@ -286,9 +317,14 @@ func (x *exchange) answerBy(lease *activator.Lease) error {
 	}
 	x.run = lease.Running()
 	x.run.Began(x.conversation)
+	stop := x.bePatient()
+	defer stop()
 	err := x.send(x.run)
 	if unreachable(err) {
 		lease.Unreachable()
+	}
+	if late := x.tooSlow(); late != nil && err != nil && !handled(err) {
+		return late
 	}
 	return err
 }
@@ -439,6 +475,9 @@ func (x *exchange) send(run *lifecycle.Running) error {
 
 // answered notes the first byte of an instance's first answer: the last phase of its cold start.
 func (x *exchange) answered(run *lifecycle.Running) {
+	if x.patience != nil {
+		x.patience.heard()
+	}
 	if took, isFirst := run.Answered(); isFirst {
 		x.h.rt.act.FirstByte(x.model.Name, took)
 	}
@@ -548,19 +587,23 @@ func (f flushing) Write(p []byte) (int, error) {
 // broken ends an answer that broke off after its head: a stream by an error that SDKs raise, anything else by breaking the
 // connection. Never does it look like a proper end.
 func (x *exchange) broken(err error) error {
-	var engine *upstream.BodyError
-	if !errors.As(err, &engine) || x.r.Context().Err() != nil {
-		x.status = statusClientGone
-		return caddyhttp.Error(statusClientGone, err)
+	fault := x.tooSlow()
+	if fault == nil {
+		var engine *upstream.BodyError
+		if !errors.As(err, &engine) || x.r.Context().Err() != nil {
+			x.status = statusClientGone
+			return caddyhttp.Error(statusClientGone, err)
+		}
+		fault = x.crashed()
 	}
 	if x.client != nil {
-		x.client.Fail(x.crashed())
-		x.status = http.StatusBadGateway
+		x.client.Fail(fault)
+		x.status = fault.Status
 		return nil
 	}
 	if strings.HasPrefix(x.w.Header().Get("Content-Type"), "text/event-stream") {
 		_, _ = io.WriteString(x.w, "\n\n") // it may have broken off in the middle of a line
-		x.failStream(x.crashed())
+		x.failStream(fault)
 		return nil
 	}
 	panic(http.ErrAbortHandler)
@@ -577,9 +620,8 @@ func (x *exchange) fail(err error) error {
 	if err == nil {
 		return nil
 	}
-	var he caddyhttp.HandlerError
-	if errors.As(err, &he) {
-		return err // it is told already
+	if handled(err) {
+		return err
 	}
 	if gone := x.r.Context().Err() != nil; gone || errors.Is(err, openai.ErrClientGone) {
 		x.status = statusClientGone
@@ -596,6 +638,12 @@ func (x *exchange) fail(err error) error {
 	x.status = e.Status
 	e.WriteTo(x.w)
 	return nil
+}
+
+// handled reports whether an error is one that Caddy only is to know of: the client has been told, or is gone.
+func handled(err error) bool {
+	var he caddyhttp.HandlerError
+	return errors.As(err, &he)
 }
 
 // apiError is what a client is told of an error of ours.

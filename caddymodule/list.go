@@ -47,16 +47,17 @@ func (h *Handler) serveModelCard(w http.ResponseWriter, r *http.Request, key *ke
 type snapshot struct {
 	catalog  *modeldir.Catalog
 	missing  *map[string]error
+	known    *map[string]*facts
 	statuses map[string]activator.ModelStatus // of models in use only
 }
 
 func (rt *runtime) snapshot() snapshot {
-	return snapshot{rt.catalog.Load(), rt.missing.Load(), rt.act.Statuses()}
+	return snapshot{rt.catalog.Load(), rt.missing.Load(), rt.known.Load(), rt.act.Statuses()}
 }
 
 // same reports whether both make the same list.
 func (s snapshot) same(o snapshot) bool {
-	return s.catalog == o.catalog && s.missing == o.missing &&
+	return s.catalog == o.catalog && s.missing == o.missing && s.known == o.known &&
 		maps.EqualFunc(s.statuses, o.statuses, func(a, b activator.ModelStatus) bool {
 			return a.State == b.State && fmt.Sprint(a.Err) == fmt.Sprint(b.Err)
 		})
@@ -109,6 +110,9 @@ func (v view) cards() []openai.ModelCard {
 		if m.Key == m.Name {
 			cards = append(cards, v.card(m))
 			listed[m.Name] = true
+			for _, variant := range m.Variants {
+				cards = append(cards, v.card(variant))
+			}
 		}
 	}
 	for _, f := range v.catalog.Faults() {
@@ -130,13 +134,18 @@ func (v view) card(m *modeldir.Model) openai.ModelCard {
 	for _, role := range v.roles[m.Name] {
 		tags = append(tags, string(role.Kind))
 	}
+	facts := v.facts(m)
+	context := m.CtxSize
+	if context == 0 {
+		context = facts.contextLength
+	}
 	return openai.ModelCard{
 		ID: m.Name, OwnedBy: owner, Name: m.Name, Aliases: m.Aliases, Tags: tags,
-		ContextLength: m.CtxSize, Architecture: modalities(m.Kind), Status: v.status(m),
+		ContextLength: context, Architecture: modalities(m.Kind, facts), Status: v.status(m),
 	}
 }
 
-func modalities(kind modeldir.Kind) *openai.Architecture {
+func modalities(kind modeldir.Kind, known facts) *openai.Architecture {
 	in, out := "text", "text"
 	switch kind {
 	case modeldir.Chat:
@@ -153,7 +162,14 @@ func modalities(kind modeldir.Kind) *openai.Architecture {
 	case modeldir.Moderation:
 		out = "moderation"
 	}
-	return &openai.Architecture{InputModalities: []string{in}, OutputModalities: []string{out}}
+	takes := []string{in}
+	if known.vision {
+		takes = append(takes, "image")
+	}
+	if known.audio {
+		takes = append(takes, "audio")
+	}
+	return &openai.Architecture{InputModalities: takes, OutputModalities: []string{out}}
 }
 
 // status is the model's state in the words that Open WebUI reads.
@@ -204,10 +220,15 @@ func (rt *runtime) lookForMissing(c *modeldir.Catalog) {
 				still = append(still, m)
 			}
 		}
+		known := maps.Clone(*rt.known.Load())
+		news := rt.learn(models, known)
 		if rt.catalog.Load() != c {
 			return
 		}
 		rt.missing.Store(&missing)
+		if news {
+			rt.known.Store(&known)
+		}
 		if tidy {
 			debug.FreeOSMemory()
 			tidy = false

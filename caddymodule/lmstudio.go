@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
@@ -18,14 +19,22 @@ func init() {
 
 // lmModel is a model as LM Studio lists it.
 type lmModel struct {
-	Type         string         `json:"type"` // llm or embedding
-	Publisher    string         `json:"publisher"`
-	Key          string         `json:"key"`
-	DisplayName  string         `json:"display_name"`
-	Loaded       []lmInstance   `json:"loaded_instances"`
-	MaxContext   int            `json:"max_context_length"`
-	Format       string         `json:"format"`
-	Capabilities lmCapabilities `json:"capabilities"`
+	Type         string          `json:"type"` // llm or embedding
+	Publisher    string          `json:"publisher"`
+	Key          string          `json:"key"`
+	DisplayName  string          `json:"display_name"`
+	Loaded       []lmInstance    `json:"loaded_instances"`
+	Architecture string          `json:"architecture,omitempty"`
+	Quantization *lmQuantization `json:"quantization,omitempty"`
+	Size         int64           `json:"size_bytes"`
+	Parameters   string          `json:"params_string,omitempty"`
+	MaxContext   int             `json:"max_context_length"`
+	Format       string          `json:"format"`
+	Capabilities lmCapabilities  `json:"capabilities"`
+}
+
+type lmQuantization struct {
+	Name string `json:"name"`
 }
 
 // lmInstance is what it calls a model that is loaded. All instances of ours are one, under the model's name.
@@ -63,15 +72,34 @@ func (h *Handler) listForLMStudio(w http.ResponseWriter, _ *http.Request, key *k
 		if card.Status.Value == openai.StatusLoaded {
 			loaded = append(loaded, lmInstance{m.Name, lmConfig{card.ContextLength}})
 		}
-		models = append(models, lmModel{
+		known := view.facts(m)
+		listed := lmModel{
 			Type: lmType(m.Kind), Publisher: owner, Key: m.Name, DisplayName: card.Name, Loaded: loaded,
-			MaxContext: card.ContextLength, Format: "gguf",
-			Capabilities: lmCapabilities{Vision: card.Takes("image"), Tools: m.Kind == modeldir.Chat},
-		})
+			Architecture: known.arch, Size: known.size, Parameters: sizeLabel(known.parameters), MaxContext: card.ContextLength, Format: "gguf",
+			Capabilities: lmCapabilities{Vision: known.vision, Tools: known.tools()},
+		}
+		if known.quantization != "" {
+			listed.Quantization = &lmQuantization{known.quantization}
+		}
+		models = append(models, listed)
 	}
 	writeJSON(w, http.StatusOK, openai.Marshal(struct {
 		Models []lmModel `json:"models"`
 	}{models}))
+}
+
+// sizeLabel is a number of parameters as people say it, such as 135M or 1.2B; "" for none.
+func sizeLabel(parameters int64) string {
+	switch n := float64(parameters); {
+	case parameters == 0:
+		return ""
+	case n >= 1e10:
+		return fmt.Sprintf("%.0fB", n/1e9)
+	case n >= 1e9:
+		return fmt.Sprintf("%.1fB", n/1e9)
+	default:
+		return fmt.Sprintf("%.0fM", n/1e6)
+	}
 }
 
 // loadForLMStudio starts a model and answers when it is ready. How it is started is its file's affair, whatever else the request says.

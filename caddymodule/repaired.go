@@ -61,6 +61,8 @@ func (x *exchange) sendRepaired(run *lifecycle.Running, to upstream.Transport) e
 		return nil
 	case out.err != nil:
 		return x.broken(&upstream.ClientError{Err: out.err})
+	case out.begun && x.tooSlow() != nil:
+		return x.broken(err)
 	case x.r.Context().Err() != nil:
 		return context.Cause(x.r.Context())
 	}

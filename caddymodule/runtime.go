@@ -39,10 +39,11 @@ type runtime struct {
 	uses    *keys.Uses
 	usage   *usage.Log
 	catalog atomic.Pointer[modeldir.Catalog]
-	missing atomic.Pointer[map[string]error] // by key: what the model's engine will not find; looked up beside the catalog
-	listing atomic.Pointer[listing]          // nil before the first was asked for
-	ready   chan struct{}                    // closed when the first configuration is in force
-	done    chan struct{}                    // closed when the runtime ends
+	missing atomic.Pointer[map[string]error]  // by key: what the model's engine will not find; looked up beside the catalog
+	known   atomic.Pointer[map[string]*facts] // by key
+	listing atomic.Pointer[listing]           // nil before the first was asked for
+	ready   chan struct{}                     // closed when the first configuration is in force
+	done    chan struct{}                     // closed when the runtime ends
 
 	publishing sync.Mutex
 	turn       uint64 // of the watcher whose catalogs count
@@ -68,6 +69,7 @@ func newRuntime() (caddy.Destructor, error) {
 	rt.act = activator.New(rt.runner, rt.survey, log)
 	rt.catalog.Store(modeldir.NewCatalog(nil))
 	rt.missing.Store(&map[string]error{})
+	rt.known.Store(&map[string]*facts{})
 	return rt, nil
 }
 

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
+	"regexp"
 	"slices"
 	"strings"
+
+	"assistant/internal/glob"
 )
 
 // Catalog is the set of models in force. It is immutable: a change makes a new
@@ -13,6 +16,7 @@ import (
 type Catalog struct {
 	entries map[string]*entry // by every name a client may use: names, aliases, and keys of further roles
 	models  []*Model          // sorted by key; keys are distinct
+	globs   []pattern         // the most particular first
 	faults  []Fault           // sorted by file and name
 }
 
@@ -20,6 +24,13 @@ type Catalog struct {
 type entry struct {
 	main  *Model
 	roles map[Kind]*Model // nil unless the entry has several roles
+}
+
+// pattern is an alias that stands for many names.
+type pattern struct {
+	literal int // bytes it begins with before it leaves anything open
+	match   *regexp.Regexp
+	entry   *entry
 }
 
 // Fault is a file that could not be (fully) taken into the catalog. The last
@@ -41,6 +52,7 @@ func NewCatalog(models []*Model, faults ...Fault) *Catalog {
 		}
 	}
 	slices.SortFunc(c.models, func(a, b *Model) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortStableFunc(c.globs, func(a, b pattern) int { return b.literal - a.literal })
 	slices.SortStableFunc(c.faults, func(a, b Fault) int {
 		return cmp.Or(strings.Compare(a.File, b.File), strings.Compare(a.Name, b.Name))
 	})
@@ -69,22 +81,48 @@ func (c *Catalog) add(m *Model) error {
 		main.roles[m.Kind] = m
 	}
 	c.models = append(c.models, m)
+	c.addGlobs(m.Aliases, e)
+	for _, v := range m.Variants {
+		of := &entry{main: v}
+		c.entries[v.Name] = of
+		for _, alias := range v.Aliases {
+			c.entries[alias] = of
+		}
+		c.addGlobs(v.Aliases, of)
+	}
 	return nil
 }
 
+func (c *Catalog) addGlobs(aliases []string, e *entry) {
+	for _, alias := range aliases {
+		if glob.Is(alias) {
+			c.globs = append(c.globs, pattern{len(glob.Literal(alias)), glob.Compile(alias), e})
+		}
+	}
+}
+
 // names yields what no other model may be called: the key, which is the name
-// unless the model is a further role, and the aliases.
+// unless the model is a further role, the aliases, and the same of its variants.
 func (m *Model) names() iter.Seq[string] {
 	return func(yield func(string) bool) {
-		if !yield(m.Key) {
+		if !yield(m.Key) || !yieldAll(m.Aliases, yield) {
 			return
 		}
-		for _, alias := range m.Aliases {
-			if !yield(alias) {
+		for _, v := range m.Variants {
+			if !yield(v.Name) || !yieldAll(v.Aliases, yield) {
 				return
 			}
 		}
 	}
+}
+
+func yieldAll(names []string, yield func(string) bool) bool {
+	for _, name := range names {
+		if !yield(name) {
+			return false
+		}
+	}
+	return true
 }
 
 // names yields the names of all the models.
@@ -101,11 +139,17 @@ func names(models []*Model) iter.Seq[string] {
 }
 
 // Resolve returns the model that serves requests of the given kind under name,
-// which may be an alias. For an entry without that role it returns the entry's main
+// which may be an alias, a variant's name, or what an alias that is a pattern stands for: of several the one that leaves least open at
+// its beginning. For an entry without that role it returns the entry's main
 // model: whether that one can serve the request is the engine's affair. It
 // reports false if no such name exists.
 func (c *Catalog) Resolve(name string, kind Kind) (*Model, bool) {
 	e := c.entries[name]
+	for i := 0; e == nil && i < len(c.globs); i++ {
+		if c.globs[i].match.MatchString(name) {
+			e = c.globs[i].entry
+		}
+	}
 	if e == nil {
 		return nil, false
 	}

@@ -35,11 +35,20 @@ type rawModel struct {
 	Upstream       string            `toml:"upstream"`
 	Identity       string            `toml:"identity"`
 	TokenIDs       string            `toml:"token_ids"`
+	Fallbacks      []string          `toml:"fallbacks"`
+	SystemPrompt   string            `toml:"system_prompt"`
+	Defaults       map[string]any    `toml:"defaults"`
+	Forced         map[string]any    `toml:"forced"`
+	Caps           map[string]any    `toml:"caps"`
+	Variants       []rawVariant      `toml:"variants"`
 	Dialect        string            `toml:"dialect"`
 	ReadyPath      string            `toml:"ready_path"`
 	IdleTimeout    any               `toml:"idle_timeout"`
 	StartTimeout   any               `toml:"start_timeout"`
 	StopTimeout    any               `toml:"stop_timeout"`
+	FirstByte      any               `toml:"first_byte_timeout"`
+	Token          any               `toml:"token_timeout"`
+	Answer         any               `toml:"answer_timeout"`
 	MinInstances   int               `toml:"min_instances"`
 	MaxInstances   int               `toml:"max_instances"`
 	Concurrency    int               `toml:"concurrency"`
@@ -145,7 +154,7 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 		c.failf("embedding_model_path", "is for a model of kind %q, which then serves embeddings as well, but kind is %q: set model_path instead", Chat, m.Kind)
 	}
 	m.Key = m.Name
-	m.Aliases = c.aliases(m.Name, r.Aliases)
+	m.Aliases = c.aliases("", m.Name, r.Aliases)
 	if r.NGPULayers != nil {
 		c.between("n_gpu_layers", *r.NGPULayers, -1, maxInt32)
 	}
@@ -160,7 +169,13 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 	}
 	m.StartTimeout = c.optionalDuration("start_timeout", r.StartTimeout)
 	m.StopTimeout = c.optionalDuration("stop_timeout", r.StopTimeout)
+	m.FirstByteTimeout = c.optionalDuration("first_byte_timeout", r.FirstByte)
+	m.TokenTimeout = c.optionalDuration("token_timeout", r.Token)
+	m.AnswerTimeout = c.optionalDuration("answer_timeout", r.Answer)
 	c.instances(m)
+	m.Fallbacks = c.fallbacks(m, r.Fallbacks)
+	m.Shape = c.shape("", r.SystemPrompt, r.Defaults, r.Forced, r.Caps)
+	m.Variants = c.variants(m, r.Variants)
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -252,14 +267,15 @@ func (c *checker) optionalDuration(field string, v any) time.Duration {
 	return c.duration(field, v)
 }
 
-func (c *checker) aliases(name string, aliases []string) []string {
+func (c *checker) aliases(at, name string, aliases []string) []string {
+	field := at + "aliases"
 	for i, a := range aliases {
-		c.name("aliases", a)
+		c.name(field, a)
 		switch {
 		case a == name:
-			c.failf("aliases", "%q is the model's own name: remove it", a)
+			c.failf(field, "%q is the model's own name: remove it", a)
 		case slices.Contains(aliases[:i], a):
-			c.failf("aliases", "%q is listed twice: remove one", a)
+			c.failf(field, "%q is listed twice: remove one", a)
 		}
 	}
 	return none(aliases)

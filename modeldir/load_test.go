@@ -171,7 +171,7 @@ func TestParseModelErrors(t *testing.T) {
 		{"not utf-8", ok + "name = \"\xff\"", 2, 9, "", ""},
 		{"key twice", ok + "model_path = 'b'", 2, 1, "model_path", "already"},
 		{"unknown key", ok + "  ctxsize = 1", 2, 3, "ctxsize", "did you mean ctx_size?"},
-		{"unknown key like none", ok + "zzzzzz = 1", 2, 1, "zzzzzz", "the keys are aliases, args,"},
+		{"unknown key like none", ok + "zzzzzz = 1", 2, 1, "zzzzzz", "the keys are aliases, answer_timeout, args,"},
 		{"unknown table", ok + "[foo]\na = 1", 2, 2, "foo", "unknown key"},
 		{"unknown quoted key", ok + "\"a.b\" = 1", 2, 1, "a.b", "unknown key"},
 		{"other case", "MODEL_PATH = 'a'", 1, 1, "MODEL_PATH", "did you mean model_path?"},

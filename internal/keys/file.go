@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"assistant/internal/glob"
 )
 
 // rawFile is the file as written.
@@ -92,7 +94,7 @@ func (s *set) add(r Entry, k *Key) error {
 	case other != nil:
 		return fmt.Errorf("identity: %q holds %q already: remove one", r.Identity, other.Name)
 	case strings.ContainsAny(r.Identity, "*?"):
-		s.globs = append(s.globs, holder{Glob(r.Identity), k})
+		s.globs = append(s.globs, holder{glob.Compile(r.Identity), k})
 	default:
 		s.identities[r.Identity] = k
 	}
@@ -133,7 +135,7 @@ func (r Entry) key(uses *Uses) (*Key, error) {
 		Concurrent: r.Concurrent, use: uses.of(r.Name),
 	}
 	for _, m := range r.Models {
-		k.models = append(k.models, Glob(m))
+		k.models = append(k.models, glob.Compile(m))
 	}
 	if r.Models != nil && k.models == nil {
 		return nil, errors.New("models: is empty, so the key could use nothing: leave it out for all models")

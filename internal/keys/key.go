@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -136,11 +135,4 @@ func (k *Key) Left(now time.Time) (requests, tokens Left) {
 	k.use.mu.Lock()
 	defer k.use.mu.Unlock()
 	return k.use.requests.left(now, k.RequestsPerMinute), k.use.tokens.left(now, k.TokensPerMinute)
-}
-
-// Glob makes an expression of a pattern in which * stands for any text and ? for one character.
-func Glob(pattern string) *regexp.Regexp {
-	expression := regexp.QuoteMeta(pattern)
-	expression = strings.ReplaceAll(strings.ReplaceAll(expression, `\*`, `.*`), `\?`, `.`)
-	return regexp.MustCompile(`(?s)\A` + expression + `\z`)
 }

@@ -29,6 +29,7 @@ const (
 	CodeQuota         = "insufficient_quota"
 	CodeTooLarge      = "request_too_large"
 	CodeUnserved      = "unsupported_model"
+	CodeTimeout       = "timeout"
 )
 
 // maxRetryAfter is the longest wait we ask for: the official SDKs give up on a Retry-After beyond 120 s, and a
@@ -134,6 +135,14 @@ func MethodNotAllowed(allow string) *Error {
 	}
 }
 
+// Unreadable says that the model can't read what a message holds: "image" or "audio".
+func Unreadable(what string) *Error {
+	return &Error{
+		Status: http.StatusBadRequest, Type: TypeInvalidRequest, Param: "messages", Code: "unsupported_input",
+		Message: what + " input is not supported by this model: its file names no projector (args = [\"--mmproj\", \"FILE\"])",
+	}
+}
+
 // NotLoaded says that the model is not loaded, to a client that does not want it to be for its request.
 func NotLoaded(name string) *Error {
 	return &Error{
@@ -231,6 +240,14 @@ func EngineCrashed(model string) *Error {
 	return &Error{
 		Status: http.StatusBadGateway, Type: TypeServer, Code: CodeEngineCrashed,
 		Message: fmt.Sprintf("the engine of the model %q ended in the middle of the answer", model),
+	}
+}
+
+// TooSlow says that the model was given up because it took longer than its file allows: field is the one that does.
+func TooSlow(model, what, field string, limit time.Duration) *Error {
+	return &Error{
+		Status: http.StatusGatewayTimeout, Type: TypeServer, Code: CodeTimeout,
+		Message: fmt.Sprintf("the model %q had %s within %v, which is its %s", model, what, limit, field),
 	}
 }
 

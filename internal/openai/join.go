@@ -56,33 +56,8 @@ func AskStream(body []byte, req Request, kind Kind) []byte {
 	if kind == Chat { // a text completion's last chunk has the counts anyway
 		edits = append(edits, edit{req.StreamOptionsSpan, "stream_options", `{"include_usage":true}`})
 	}
-	if len(edits) == 2 && edits[0].span[0] > edits[1].span[0] {
-		edits[0], edits[1] = edits[1], edits[0]
-	}
-	out := make([]byte, 0, len(body)+64)
-	out = append(out, body[:req.first]...)
-	for _, e := range edits {
-		if e.span == [2]int{} {
-			out = fmt.Appendf(out, `"%s":%s,`, e.name, e.value)
-		}
-	}
-	if rest := bytes.TrimLeft(body[req.first:], " \t\r\n"); len(rest) > 0 && rest[0] == '}' { // {}: no comma
-		out = bytes.TrimSuffix(out, []byte(","))
-	}
-	at := req.first
-	for _, e := range edits {
-		if e.span != [2]int{} {
-			out = append(append(out, body[at:e.span[0]]...), e.value...)
-			at = e.span[1]
-		}
-	}
-	return append(out, body[at:]...)
-}
-
-// edit is a field to set. span is the value it has, 0,0 if the field is absent.
-type edit struct {
-	span        [2]int
-	name, value string
+	sortEdits(edits)
+	return edited(body, req.first, edits)
 }
 
 // IsStream says whether an answer is the stream that AskStream asked for. Any other, such as an error, is already

@@ -1,7 +1,5 @@
 package openai
 
-import "slices"
-
 // Values of ModelStatus.Value, as llama.cpp's router spells them and Open WebUI reads them.
 const (
 	StatusUnloaded = "unloaded"
@@ -48,11 +46,6 @@ type ModelStatus struct {
 type ModelList struct {
 	Object string      `json:"object"` // always "list"; JSON fills it in
 	Data   []ModelCard `json:"data"`
-}
-
-// Takes reports whether something, such as "image", goes into the model.
-func (c ModelCard) Takes(modality string) bool {
-	return c.Architecture != nil && slices.Contains(c.Architecture.InputModalities, modality)
 }
 
 // JSON returns the card.

@@ -1,10 +1,5 @@
 package openai
 
-import (
-	"bytes"
-	"slices"
-)
-
 // Some engines speak a dialect of the API that clients trip over. What has to be made up for is declared for each kind
 // of engine as a set of Repairs. A [Plan] says, for one request, what the engine is sent instead, and makes of its
 // answer the one that the API promises. Engines that need nothing never come here.
@@ -82,32 +77,4 @@ type Plan struct {
 }
 
 // Body returns the body to send: a copy of the client's own, which the plan was made for, with some fields changed.
-func (p *Plan) Body(body []byte) []byte {
-	grown := 0
-	for _, e := range p.edits {
-		grown += len(e.name) + len(e.value) + 4
-	}
-	out := make([]byte, 0, len(body)+grown)
-	out = append(out, body[:p.first]...)
-	for _, e := range p.edits {
-		if e.span == [2]int{} {
-			out = append(append(append(append(append(out, '"'), e.name...), `":`...), e.value...), ',')
-		}
-	}
-	if rest := bytes.TrimLeft(body[p.first:], " \t\r\n"); rest[0] == '}' { // {}: no comma
-		out = bytes.TrimSuffix(out, []byte(","))
-	}
-	at := p.first
-	for _, e := range p.edits {
-		if e.span != [2]int{} {
-			out = append(append(out, body[at:e.span[0]]...), e.value...)
-			at = e.span[1]
-		}
-	}
-	return append(out, body[at:]...)
-}
-
-// sortEdits puts edits into the order of the body.
-func sortEdits(edits []edit) {
-	slices.SortStableFunc(edits, func(a, b edit) int { return a.span[0] - b.span[0] })
-}
+func (p *Plan) Body(body []byte) []byte { return edited(body, p.first, p.edits) }

@@ -16,11 +16,12 @@ import (
 // Bounds on what a header may hold: far above any real model's, and low enough that a damaged or hostile file costs neither
 // memory nor time. Vocabularies have up to 260,000 entries, models up to some thousand tensors.
 const (
-	maxPairs   = 1 << 16
-	maxTensors = 1 << 20
-	maxString  = 1 << 24 // bytes; chat templates have some thousand
-	maxItems   = 1 << 24 // of an array
-	MaxLayers  = 1 << 12 // items of an array of numbers that is kept: one per layer
+	maxPairs    = 1 << 16
+	maxTensors  = 1 << 20
+	maxString   = 1 << 24 // bytes; chat templates have some thousand
+	maxItems    = 1 << 24 // of an array
+	maxElements = 1 << 40 // of a tensor, to be counted
+	MaxLayers   = 1 << 12 // items of an array of numbers that is kept: one per layer
 )
 
 var errGGUF = errors.New("not a GGUF file, or a damaged one")
@@ -33,6 +34,8 @@ type Header struct {
 	Tensors []Tensor
 	Count   int // of files the model is split over; 1 = whole
 	Vocab   int // entries
+
+	Parameters int64 // elements of all tensors
 
 	Template string // of a chat, Jinja; "" = none
 	BOS, EOS string // the tokens that begin and end a text; "" = none
@@ -64,6 +67,7 @@ func Read(path string) (*Header, error) {
 			return nil, err
 		}
 		h.Tensors = append(h.Tensors, more.Tensors...)
+		h.Parameters += more.Parameters
 	}
 	return h, nil
 }
@@ -239,9 +243,11 @@ func (p *parser) tensors(h *Header, n int, size int64) {
 			p.err = errGGUF
 			return
 		}
+		elements := uint64(1)
 		for range dimensions {
-			p.u64()
+			elements *= p.u64()
 		}
+		h.Parameters += int64(min(elements, maxElements))
 		at.kind = p.u32()
 		at.offset = p.u64()
 		if p.err != nil {

@@ -1,0 +1,129 @@
+package openai
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var testShape = &Shape{
+	System:   "Be \"brief\".",
+	Defaults: map[string]string{"temperature": "0.5", "chat_template_kwargs": `{"enable_thinking":false}`},
+	Forced:   map[string]string{"seed": "7"},
+	Caps:     map[string]float64{"max_tokens": 100, "top_k": 40},
+}
+
+func TestShape(t *testing.T) {
+	const more = `"seed":7,"chat_template_kwargs":{"enable_thinking":false},"temperature":0.5,"max_tokens":100`
+	for body, want := range map[string]string{
+		`{}`:            `{` + more + `}`,
+		`{"model":"m"}`: `{` + more + `,"model":"m"}`,
+		`{"max_tokens":5,"temperature":1,"seed":1,"chat_template_kwargs":{}}`:                      `{"max_tokens":5,"temperature":1,"seed":7,"chat_template_kwargs":{}}`,
+		`{"seed":2,"temperature":null,"chat_template_kwargs":1,"max_completion_tokens":500}`:       `{"seed":7,"temperature":0.5,"chat_template_kwargs":1,"max_completion_tokens":100}`,
+		`{"seed":2,"temperature":0,"chat_template_kwargs":1,"max_tokens":-1,"top_k":41,"top_k":3}`: `{"seed":7,"temperature":0,"chat_template_kwargs":1,"max_tokens":100,"top_k":40,"top_k":3}`,
+		`{"max_tokens":null,"seed":2,"temperature":0,"chat_template_kwargs":1}`:                    `{"max_tokens":100,"max_tokens":null,"seed":7,"temperature":0,"chat_template_kwargs":1}`,
+		`{"max_tokens":"5"}`: "max_tokens",
+		`{"top_k":[]}`:       "top_k",
+	} {
+		checkShape(t, testShape, body, want)
+	}
+}
+
+// A forced bound on tokens holds under every name.
+func TestShapeForcesTheLimit(t *testing.T) {
+	s := &Shape{Forced: map[string]string{"max_tokens": "9"}}
+	checkShape(t, s, `{"max_completion_tokens":5,"n_predict":3}`, `{"max_tokens":9,"max_completion_tokens":null,"n_predict":null}`)
+	checkShape(t, s, `{"n_predict":3,"max_tokens":5}`, `{"n_predict":null,"max_tokens":9}`)
+}
+
+func TestShapeTellsTheSystemPrompt(t *testing.T) {
+	s := &Shape{System: "Be \"brief\"."}
+	for body, want := range map[string]string{
+		`{"messages":[{"role":"user","content":"Hi"}]}`:                              `{"messages":[{"role":"system","content":"Be \"brief\"."},{"role":"user","content":"Hi"}]}`,
+		`{"messages":[ {"content":"You are X.","role":"system"}, {"role":"user"}]}`:  `{"messages":[ {"content":"Be \"brief\".\n\nYou are X.","role":"system"}, {"role":"user"}]}`,
+		`{"messages":[{"role":"developer","content":[{"type":"text","text":"X"}]}]}`: `{"messages":[{"role":"developer","content":[{"type":"text","text":"Be \"brief\".\n\n"},{"type":"text","text":"X"}]}]}`,
+		`{"messages":[{"role":"system","content":[ ]}]}`:                             `{"messages":[{"role":"system","content":[{"type":"text","text":"Be \"brief\".\n\n"} ]}]}`,
+		`{"messages":[{"role":"system","content":null}]}`:                            `{"messages":[{"role":"system","content":"Be \"brief\"."}]}`,
+		`{"messages":[]}`:  `{"messages":[]}`,
+		`{"messages":7}`:   `{"messages":7}`,
+		`{"messages":[7]}`: `{"messages":[7]}`,
+		`{"prompt":"Hi"}`:  `{"prompt":"Hi"}`,
+	} {
+		checkShape(t, s, body, want)
+	}
+}
+
+// checkShape compares; want is a parameter's name where that is to be refused.
+func checkShape(t *testing.T, s *Shape, body, want string) {
+	t.Helper()
+	req, err := Scan([]byte(body))
+	if err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	got, err := s.Apply([]byte(body), req, Shaping{Chat: true, Answers: true})
+	var api *Error
+	switch {
+	case want[0] != '{':
+		if !errors.As(err, &api) || api.Param != want || api.Status != 400 {
+			t.Errorf("%s: %s, %v, want %s to be refused", body, got, err, want)
+		}
+	case err != nil || string(got) != want:
+		t.Errorf("%s:\n got %s, %v\nwant %s", body, got, err, want)
+	case !json.Valid(got):
+		t.Errorf("%s: no JSON: %s", body, got)
+	}
+}
+
+func TestShapeOver(t *testing.T) {
+	over := &Shape{Defaults: map[string]string{"temperature": "0"}, Caps: map[string]float64{"max_tokens": 7}}
+	want := &Shape{
+		System: testShape.System, Forced: testShape.Forced, Caps: map[string]float64{"max_tokens": 7, "top_k": 40},
+		Defaults: map[string]string{"temperature": "0", "chat_template_kwargs": `{"enable_thinking":false}`},
+	}
+	if diff := cmp.Diff(want, over.Over(testShape)); diff != "" || testShape.Defaults["temperature"] != "0.5" {
+		t.Errorf("%s", diff)
+	}
+	if over.Over(nil) != over {
+		t.Error("over nothing it is another")
+	}
+}
+
+// Whatever comes in, what goes out is JSON, and what the shape says nothing of is as it was.
+func FuzzShape(f *testing.F) {
+	for _, body := range []string{
+		`{}`, `{"max_tokens":5,"messages":[{"role":"system","content":"x"}]}`, ` { "messages" : [ { } ] , "top_k":1e3}`,
+		`{"messages":[{"role":"system","content":[]}],"n_predict":-1}`, `{"messages":[{"role":"user","content":"\u00e9"}],"seed":null}`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		req, err := Scan(body)
+		if err != nil {
+			return
+		}
+		got, err := testShape.Apply(body, req, Shaping{Chat: true, Answers: true})
+		if err != nil {
+			return
+		}
+		var before, after map[string]json.RawMessage
+		if err := json.Unmarshal(got, &after); err != nil {
+			t.Fatalf("%s: %v: %s", body, err, got)
+		}
+		if json.Unmarshal(body, &before) != nil {
+			return
+		}
+		for _, name := range slices.Sorted(maps.Keys(before)) {
+			switch name {
+			case "messages", "seed", "temperature", "chat_template_kwargs", "max_tokens", "max_completion_tokens", "n_predict", "top_k":
+			default:
+				if string(before[name]) != string(after[name]) {
+					t.Errorf("%s: %q became %s", body, name, after[name])
+				}
+			}
+		}
+	})
+}

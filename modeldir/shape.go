@@ -1,0 +1,114 @@
+package modeldir
+
+import (
+	"encoding/json"
+	"maps"
+	"math"
+	"slices"
+
+	"assistant/internal/openai"
+)
+
+// rawVariant is a model under another name, asked in another way.
+type rawVariant struct {
+	Name         string         `toml:"name"`
+	Aliases      []string       `toml:"aliases"`
+	SystemPrompt string         `toml:"system_prompt"`
+	Defaults     map[string]any `toml:"defaults"`
+	Forced       map[string]any `toml:"forced"`
+	Caps         map[string]any `toml:"caps"`
+}
+
+// variants makes models of them that share the instances of m.
+func (c *checker) variants(m *Model, raw []rawVariant) []*Model {
+	var all []*Model
+	for i, r := range raw {
+		at := element("variants", i)
+		v := *m
+		v.Name = c.name(at+".name", r.Name)
+		v.Aliases = c.aliases(at+".", v.Name, r.Aliases)
+		v.Variants = nil
+		if own := c.shape(at+".", r.SystemPrompt, r.Defaults, r.Forced, r.Caps); own != nil {
+			v.Shape = own.Over(m.Shape)
+		}
+		taken := v.Name == m.Name || slices.Contains(m.Aliases, v.Name) ||
+			slices.ContainsFunc(all, func(o *Model) bool { return o.Name == v.Name })
+		if taken {
+			c.failf(at+".name", "%q is the name of the model or of another variant: choose another", v.Name)
+		}
+		all = append(all, &v)
+	}
+	return all
+}
+
+// shape reads what is done to requests; nil = nothing. at is what goes before the fields' names.
+func (c *checker) shape(at, system string, defaults, forced, caps map[string]any) *openai.Shape {
+	s := &openai.Shape{
+		System: c.text(at+"system_prompt", system), Defaults: c.params(at+"defaults", defaults), Forced: c.params(at+"forced", forced),
+		Caps: c.caps(at+"caps", caps),
+	}
+	if s.System == "" && s.Defaults == nil && s.Forced == nil && s.Caps == nil {
+		return nil
+	}
+	return s
+}
+
+// params makes JSON of parameters.
+func (c *checker) params(field string, raw map[string]any) map[string]string {
+	var all map[string]string
+	for _, name := range slices.Sorted(maps.Keys(raw)) {
+		at := field + "." + name
+		c.param(at, name)
+		text, err := json.Marshal(raw[name])
+		if err != nil {
+			c.failf(at, "%v can't be written as JSON: give a string, a number, true or false, an array or a table", raw[name])
+		}
+		if all == nil {
+			all = map[string]string{}
+		}
+		all[name] = string(text)
+	}
+	return all
+}
+
+func (c *checker) caps(field string, raw map[string]any) map[string]float64 {
+	var all map[string]float64
+	for _, name := range slices.Sorted(maps.Keys(raw)) {
+		at := field + "." + name
+		c.param(at, name)
+		var most float64
+		switch v := raw[name].(type) {
+		case int64:
+			most = float64(v)
+		case float64:
+			most = v
+		default:
+			c.failf(at, "must be a number: the most that a request may ask for")
+		}
+		if math.IsInf(most, 0) || math.IsNaN(most) {
+			c.failf(at, "%v caps nothing: remove it", most)
+		}
+		if all == nil {
+			all = map[string]float64{}
+		}
+		all[name] = most
+	}
+	return all
+}
+
+func (c *checker) param(at, name string) {
+	if slices.Contains(openai.Unshaped, name) {
+		c.failf(at, "%q is the request itself, which no model's file sets: remove it", name)
+	}
+}
+
+// fallbacks checks the names of those that answer in a model's place.
+func (c *checker) fallbacks(m *Model, names []string) []string {
+	for _, name := range names {
+		c.name("fallbacks", name)
+		if name == m.Name || slices.Contains(m.Aliases, name) {
+			c.failf("fallbacks", "%q is this model: name others", name)
+		}
+	}
+	return none(names)
+}
