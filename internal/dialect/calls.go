@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -43,11 +44,11 @@ func (c *Calls) Take(part ToolCall) (at int) {
 // find finds the call that a part is of; -1 = it begins one.
 func (c Calls) find(part ToolCall) int {
 	last := -1
-	for i := len(c) - 1; i >= 0; i-- {
-		if c[i].Index != part.Index {
+	for i, call := range slices.Backward(c) {
+		if call.Index != part.Index {
 			continue
 		}
-		if part.ID != "" && part.ID == c[i].ID {
+		if part.ID != "" && part.ID == call.ID {
 			return i
 		}
 		if last < 0 {

@@ -101,10 +101,10 @@ func (c *Call) metrics(first time.Time, u *dialect.Usage, t *dialect.Timings) *m
 
 // Immediate is the answer to a request that asks the model nothing.
 func (c *Call) Immediate() []byte {
-	switch c.kind {
-	case embed:
+	if c.kind == embed {
 		return openai.Marshal(embedAnswer{Model: c.model, Embeddings: []json.RawMessage{}})
-	case embeddings:
+	}
+	if c.kind == embeddings {
 		return openai.Marshal(embeddingsAnswer{json.RawMessage("[]")})
 	}
 	a := c.says("", "", nil, nil)

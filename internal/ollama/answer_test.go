@@ -120,7 +120,10 @@ func TestAnswersThatAreNone(t *testing.T) {
 		{mustCall(t, Embed, `{"model":"m","input":"a"}`), `{"error":{"message":"too long","code":400}}`, "too long"},
 		{mustCall(t, Embed, `{"model":"m","input":"a"}`), `{"data":[]}`, "lacks vector 0 of 1"},
 		{mustCall(t, Embed, `{"model":"m","input":"a"}`), `{"data":[{"index":1,"embedding":[]}]}`, "has vector 1 of 1"},
-		{mustCall(t, Embed, `{"model":"m","input":"a","dimensions":1}`), `{"data":[{"index":0,"embedding":"AAAA"}]}`, "the engine's answer"},
+		{mustCall(t, Embed, `{"model":"m","input":"a","dimensions":1}`), `{"data":[{"index":0,"embedding":["a",1]}]}`, "the engine's answer"},
+		{mustCall(t, Embed, `{"model":"m","input":"a"}`), `{"data":[{"index":0,"embedding":"AAAA"}]}`, "vector 0 is no list"},
+		{mustCall(t, Embed, `{"model":"m","input":"a"}`), `{"data":[{"index":0,"embedding":null}]}`, "vector 0 is no list"},
+		{mustCall(t, Embed, `{"model":"m","input":"a"}`), `{"data":[{"index":0}]}`, "vector 0 is no list"},
 		{mustCall(t, Embeddings, `{"model":"m","prompt":"a"}`), `{}`, "lacks vector 0 of 1"},
 	} {
 		got, err := c.call.Whole([]byte(c.answer))

@@ -50,7 +50,8 @@ func Embed(body []byte) (*Call, error) {
 		return nil, err
 	}
 	c.dimensions = max(0, dimensions)
-	return c, c.writeInput(input)
+	c.writeInput(input)
+	return c, nil
 }
 
 // Embeddings reads the body of POST /api/embeddings, which Embed has replaced: prompt is one text.
@@ -66,7 +67,8 @@ func Embeddings(body []byte) (*Call, error) {
 	if isText(prompt) {
 		c.inputs = 1
 	}
-	return c, c.writeInput(prompt)
+	c.writeInput(prompt)
+	return c, nil
 }
 
 func newEmbedding(of kind, body []byte) (*Call, dialect.Object, error) {
@@ -79,7 +81,7 @@ func newEmbedding(of kind, body []byte) (*Call, dialect.Object, error) {
 }
 
 // writeInput makes the body.
-func (c *Call) writeInput(input []byte) error {
+func (c *Call) writeInput(input []byte) {
 	b := c.begin(len(input))
 	if c.inputs == 0 {
 		c.action = Load
@@ -89,7 +91,6 @@ func (c *Call) writeInput(input []byte) error {
 	}
 	b.Close('}')
 	c.body = b.Buf
-	return nil
 }
 
 // embedded makes the client's answer of vectors.
@@ -114,6 +115,9 @@ func (c *Call) embedded(body []byte) ([]byte, error) {
 	for _, v := range told.Data {
 		if v.Index < 0 || v.Index >= c.inputs {
 			return nil, badVectors(fmt.Sprintf("it has vector %d of %d texts", v.Index, c.inputs))
+		}
+		if len(v.Embedding) == 0 || v.Embedding[0] != '[' {
+			return nil, badVectors(fmt.Sprintf("vector %d is no list of numbers", v.Index))
 		}
 		vector, err := c.shorten(v.Embedding)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"assistant/internal/dialect"
@@ -89,8 +90,8 @@ func (b *builder) tools(req dialect.Object) error {
 	return nil
 }
 
-// conversation is written message by message. Ollama's has ids of calls only since late 2025, and most clients send none: results follow
-// the calls in their order, and name the tool.
+// conversation is written message by message. Ollama's calls need no ids, and most clients send none: results follow the calls in their
+// order, and name the tool.
 type conversation struct {
 	*builder
 	made int      // ids so far
@@ -248,8 +249,8 @@ func (c *conversation) result(m dialect.Object) error {
 	return nil
 }
 
-// answered finds the call that a result is of, and takes it from those that have none: the one with its id, else the first of the tool,
-// else the first. Where there is none, the result gets an id that no call has.
+// answered finds the call that a result is of, takes it from those that have none, and returns its id: the one with the same id, else the
+// first of the tool, else the first. Where there is none, the result keeps its own, or gets one that no call has.
 func (c *conversation) answered(id []byte, tool string) []byte {
 	at := -1
 	for i, call := range c.open {
@@ -264,15 +265,13 @@ func (c *conversation) answered(id []byte, tool string) []byte {
 	if at < 0 && len(c.open) > 0 {
 		at = 0
 	}
-	if at >= 0 {
+	switch {
+	case at >= 0:
 		found := c.open[at].id
-		c.open = append(c.open[:at], c.open[at+1:]...)
-		if !isText(id) {
-			return found
-		}
+		c.open = slices.Delete(c.open, at, at+1)
+		return found
+	case isText(id):
+		return id
 	}
-	if !isText(id) {
-		return c.newID()
-	}
-	return id
+	return c.newID()
 }

@@ -156,19 +156,27 @@ type shown struct {
 // Show is the answer to POST /api/show. Unless it is to be verbose, lists of more than five, as the vocabulary, are empty.
 func Show(m Model, verbose bool) []byte {
 	var lines []string
-	modelfile := "# Made of what is known of the model, to be read: it can't be changed here.\nFROM " + m.Name + "\n"
 	for _, p := range m.Parameters {
 		name, value, _ := strings.Cut(p, " ")
 		lines = append(lines, fmt.Sprintf("%-30s %s", name, strings.TrimSpace(value)))
-		modelfile += "PARAMETER " + p + "\n"
-	}
-	if m.Template != "" {
-		modelfile += "TEMPLATE \"\"\"" + m.Template + "\"\"\"\n"
 	}
 	return openai.Marshal(shown{
-		Modelfile: modelfile, Parameters: strings.Join(lines, "\n"), Template: m.Template, Details: m.details(),
+		Modelfile: m.modelfile(), Parameters: strings.Join(lines, "\n"), Template: m.Template, Details: m.details(),
 		Info: m.info(verbose), Capabilities: m.Capabilities, Modified: m.Modified,
 	})
+}
+
+// modelfile is what Ollama would have made the model of.
+func (m *Model) modelfile() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Made of what is known of the model, to be read: it can't be changed here.\nFROM %s\n", m.Name)
+	for _, p := range m.Parameters {
+		fmt.Fprintf(&b, "PARAMETER %s\n", p)
+	}
+	if m.Template != "" {
+		fmt.Fprintf(&b, "TEMPLATE \"\"\"%s\"\"\"\n", m.Template)
+	}
+	return b.String()
 }
 
 // info is the metadata, and what clients look for there: by general.architecture they find the context's length, and general.basename is

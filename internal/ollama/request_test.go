@@ -127,6 +127,11 @@ func TestChatsAreMadeChats(t *testing.T) {
 			wants(`[`+calls(made("x", "f", `"{}"`), made("y", "f", `"{}"`))+`,{"role":"tool","tool_call_id":"y","content":"2"},{"role":"tool","tool_call_id":"x","content":"1"}]`, ""),
 		},
 		{
+			"results by ids that the calls did not have", asks(`[`+calls(call("", "f", `{}`), call("", "g", `{}`))+`,{"role":"tool","tool_call_id":"x","content":"1"},{"role":"tool","tool_call_id":"y","content":"2"}]`, ""),
+			wants(`[`+calls(made("call00001", "f", `"{}"`), made("call00002", "g", `"{}"`))+
+				`,{"role":"tool","tool_call_id":"call00001","content":"1"},{"role":"tool","tool_call_id":"call00002","content":"2"}]`, ""),
+		},
+		{
 			"results of nothing", asks(`[`+asked+`,{"role":"tool","content":"1","tool_name":"f"},{"role":"tool","tool_call_id":"x","content":"2"}]`, ""),
 			wants(`[`+asked+`,{"role":"tool","tool_call_id":"call00001","name":"f","content":"1"},{"role":"tool","tool_call_id":"x","content":"2"}]`, ""),
 		},
@@ -227,29 +232,23 @@ func TestRequestsForNothingAreAboutTheModel(t *testing.T) {
 		action Action
 		want   string
 	}{
-		{Chat, `{"model":"m:latest"}`, Load, `"message":{"role":"assistant","content":""},"done":true,"done_reason":"load"`},
-		{Chat, `{"model":"m:latest","messages":[],"keep_alive":"10m"}`, Load, `"message":{"role":"assistant","content":""},"done":true,"done_reason":"load"`},
-		{Chat, `{"model":"m:latest","messages":[],"keep_alive":0}`, Unload, `"message":{"role":"assistant","content":""},"done":true,"done_reason":"unload"`},
-		{Generate, `{"model":"m:latest"}`, Load, `"response":"","done":true,"done_reason":"load"`},
-		{Generate, `{"model":"m:latest","prompt":"","keep_alive":-1}`, Load, `"response":"","done":true,"done_reason":"load"`},
-		{Generate, `{"model":"m:latest","keep_alive":"0s"}`, Unload, `"response":"","done":true,"done_reason":"unload"`},
-		{Generate, `{"model":"m:latest","keep_alive":"0"}`, Unload, `"response":"","done":true,"done_reason":"unload"`},
-		{Embed, `{"model":"m:latest"}`, Load, `"embeddings":[],"total_duration":0,"load_duration":0,"prompt_eval_count":0`},
-		{Embed, `{"model":"m:latest","input":[]}`, Load, `"embeddings":[],"total_duration":0,"load_duration":0,"prompt_eval_count":0`},
-		{Embeddings, `{"model":"m:latest","prompt":""}`, Load, ""},
+		{Chat, `{"model":"m:latest"}`, Load, `{"model":"m:latest","created_at":"…","message":{"role":"assistant","content":""},"done":true,"done_reason":"load"}`},
+		{Chat, `{"model":"m:latest","messages":[],"keep_alive":"10m"}`, Load, `{"model":"m:latest","created_at":"…","message":{"role":"assistant","content":""},"done":true,"done_reason":"load"}`},
+		{Chat, `{"model":"m:latest","messages":[],"keep_alive":0}`, Unload, `{"model":"m:latest","created_at":"…","message":{"role":"assistant","content":""},"done":true,"done_reason":"unload"}`},
+		{Generate, `{"model":"m:latest"}`, Load, `{"model":"m:latest","created_at":"…","response":"","done":true,"done_reason":"load"}`},
+		{Generate, `{"model":"m:latest","prompt":"","keep_alive":-1}`, Load, `{"model":"m:latest","created_at":"…","response":"","done":true,"done_reason":"load"}`},
+		{Generate, `{"model":"m:latest","keep_alive":"0s"}`, Unload, `{"model":"m:latest","created_at":"…","response":"","done":true,"done_reason":"unload"}`},
+		{Generate, `{"model":"m:latest","keep_alive":"0"}`, Unload, `{"model":"m:latest","created_at":"…","response":"","done":true,"done_reason":"unload"}`},
+		{Embed, `{"model":"m:latest"}`, Load, `{"model":"m:latest","embeddings":[],"total_duration":0,"load_duration":0,"prompt_eval_count":0}`},
+		{Embed, `{"model":"m:latest","input":[]}`, Load, `{"model":"m:latest","embeddings":[],"total_duration":0,"load_duration":0,"prompt_eval_count":0}`},
+		{Embeddings, `{"model":"m:latest","prompt":""}`, Load, `{"embedding":[]}`},
 	} {
 		call := mustCall(t, c.read, c.body)
 		if call.Action() != c.action || call.Stream() != nil {
 			t.Errorf("%s: action %d, streams %v", c.body, call.Action(), call.Stream() != nil)
 		}
 		sameJSON(t, call.Body(), `{"model":"m"}`)
-		want := `{"model":"m:latest","created_at":"…",` + c.want + `}`
-		if call.kind == embed {
-			want = `{"model":"m:latest",` + c.want + `}`
-		} else if call.kind == embeddings {
-			want = `{"embedding":[]}`
-		}
-		sameJSON(t, times.ReplaceAll(call.Immediate(), []byte(`"created_at":"…"`)), want)
+		sameJSON(t, times.ReplaceAll(call.Immediate(), []byte(`"created_at":"…"`)), c.want)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"slices"
@@ -182,7 +183,7 @@ func TestTimesAreToldOrSeen(t *testing.T) {
 				rec := httptest.NewRecorder()
 				w := dialect.NewWriter(rec, ErrorBody)
 				w.Answers(mustCall(t, Chat, `{"model":"m","messages":`+hi+`}`))
-				w.WriteHeader(200)
+				w.WriteHeader(http.StatusOK)
 				time.Sleep(5 * time.Second)
 				_, _ = w.Write([]byte(delta(`"role":"assistant"`) + chunkWith("content", "a")))
 				time.Sleep(2 * time.Second)
