@@ -66,8 +66,8 @@ func (g *GrowingCall) endsBefore(part ToolCall) bool {
 	otherID := g.ID != "" && part.ID != "" && !strings.HasPrefix(part.ID, g.ID)
 	switch {
 	case part.Name == "":
-		// An id alone is the head of a call. With arguments it is the rest of this one, unless nothing can be missing.
-		return otherID && (part.Arguments == "" || g.Name == "" || IsObject(string(g.Arguments)))
+		// It is the rest of this one, unless nothing can be missing. If it was the head of the next after all, that one lacks an id then.
+		return otherID && (g.Name == "" || IsObject(string(g.Arguments)))
 	case g.Name == "":
 		return otherID
 	case !strings.HasPrefix(part.Name, g.Name):
