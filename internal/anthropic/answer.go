@@ -1,10 +1,7 @@
 package anthropic
 
 import (
-	"bytes"
 	"encoding/json"
-	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"strings"
 
@@ -71,12 +68,7 @@ func newUsage(u *dialect.Usage) usage {
 
 // newMessage is an answer that says nothing yet.
 func (c *call) newMessage() message {
-	return message{ID: newID("msg_"), Type: "message", Role: "assistant", Model: c.model, Content: []answered{}}
-}
-
-// newID makes an id: the prefix and 24 hexadecimal digits.
-func newID(prefix string) string {
-	return prefix + fmt.Sprintf("%016x%08x", rand.Uint64(), rand.Uint32())
+	return message{ID: dialect.NewID("msg_"), Type: "message", Role: "assistant", Model: c.model, Content: []answered{}}
 }
 
 // stopReason is why an answer ended. Engines that say "stop" after a call are put right: clients run tools only where they read
@@ -141,7 +133,7 @@ func blocksOf(a *dialect.Answer) []answered {
 	}
 	for _, t := range a.ToolCalls {
 		if t.Name != "" {
-			blocks = append(blocks, toolBlock(toolID(t.ID), t.Name, inputOf(t.Arguments)))
+			blocks = append(blocks, toolBlock(toolID(t.ID), t.Name, dialect.ArgumentsObject(t.Arguments)))
 		}
 	}
 	return blocks
@@ -150,26 +142,7 @@ func blocksOf(a *dialect.Answer) []answered {
 // toolID is an engine's own, if it has any.
 func toolID(id string) string {
 	if id == "" {
-		return newID("toolu_")
+		return dialect.NewID("toolu_")
 	}
 	return id
-}
-
-// inputOf is the object that arguments hold, and {} where they hold none. SDKs fail on input that is no object, and the whole answer
-// is lost then; an object without fields is a call like any other, which the client's tool refuses for what it lacks, and the model
-// reads that and tries again.
-func inputOf(arguments string) string {
-	if isObject(arguments) {
-		return arguments
-	}
-	var quoted string // an object in a string, as some models write it
-	if json.Unmarshal([]byte(arguments), &quoted) == nil && isObject(quoted) {
-		return quoted
-	}
-	return "{}"
-}
-
-func isObject(text string) bool {
-	raw := bytes.TrimSpace([]byte(text))
-	return len(raw) > 0 && raw[0] == '{' && raw[len(raw)-1] == '}' && json.Valid(raw)
 }

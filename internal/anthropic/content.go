@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"assistant/internal/dialect"
 	"assistant/internal/openai"
 )
 
@@ -35,26 +36,26 @@ const lineEnd = `\n`
 // end between them then, as llama-server puts parts together.
 func (b *builder) content(parts []part) {
 	if !hasImage(parts) {
-		b.text("content", join(parts, lineEnd)...)
+		b.Text("content", join(parts, lineEnd)...)
 		return
 	}
-	b.name("content")
-	b.open('[')
+	b.Name("content")
+	b.Open('[')
 	for _, p := range parts {
-		b.open('{')
+		b.Open('{')
 		if p.image {
-			b.field("type", []byte(`"image_url"`))
-			b.name("image_url")
-			b.open('{')
-			b.text("url", p.pieces...)
-			b.close('}')
+			b.Field("type", []byte(`"image_url"`))
+			b.Name("image_url")
+			b.Open('{')
+			b.Text("url", p.pieces...)
+			b.Close('}')
 		} else {
-			b.field("type", []byte(`"text"`))
-			b.text("text", p.pieces...)
+			b.Field("type", []byte(`"text"`))
+			b.Text("text", p.pieces...)
 		}
-		b.close('}')
+		b.Close('}')
 	}
-	b.close(']')
+	b.Close(']')
 }
 
 func hasImage(parts []part) bool {
@@ -68,30 +69,30 @@ func hasImage(parts []part) bool {
 
 // block is one of a message's.
 type block struct {
-	object
+	dialect.Object
 	kind string
 }
 
 // readBlocks reads content, which is a string or an array of blocks.
-func readBlocks(o object, name string) (blocks []block, err error) {
-	raw := o.fields[name]
+func readBlocks(o dialect.Object, name string) (blocks []block, err error) {
+	raw := o.Fields[name]
 	if raw != nil && raw[0] == '"' {
-		text := object{at: o.where(name), fields: map[string][]byte{"text": raw}}
+		text := dialect.Object{At: o.Where(name), Fields: map[string][]byte{"text": raw}}
 		return []block{{text, "text"}}, nil
 	}
-	list, err := o.array(name)
+	list, err := o.Array(name)
 	if err != nil {
-		return nil, mustBe(o.where(name), "a string or an array of content blocks")
+		return nil, dialect.MustBe(o.Where(name), "a string or an array of content blocks")
 	}
 	for i, raw := range list {
-		b, err := readObject(element(o.where(name), i), raw)
+		b, err := dialect.ReadObject(dialect.Element(o.Where(name), i), raw)
 		if err != nil {
 			return nil, err
 		}
-		if err := b.need("type"); err != nil {
+		if err := b.Need("type"); err != nil {
 			return nil, err
 		}
-		kind, err := b.text("type")
+		kind, err := b.Text("type")
 		if err != nil {
 			return nil, err
 		}
@@ -112,37 +113,37 @@ func (b block) part() (part, error) {
 	case "search_result":
 		return b.searchPart()
 	case "tool_reference": // names a tool that a search found; all tools are offered anyway
-		name, err := b.needQuoted("tool_name")
+		name, err := b.NeedQuoted("tool_name")
 		if err != nil {
 			return part{}, err
 		}
-		return textPart(inside(name)), nil
+		return textPart(dialect.Inside(name)), nil
 	}
 	return part{}, b.misplaced()
 }
 
 // misplaced blames a block for its type.
 func (b block) misplaced() error {
-	return openai.InvalidRequest(b.where("type"), fmt.Sprintf("a content block of type %q is not supported here: leave it out", b.kind))
+	return openai.InvalidRequest(b.Where("type"), fmt.Sprintf("a content block of type %q is not supported here: leave it out", b.kind))
 }
 
 func (b block) textPart() (part, error) {
-	text, err := b.needQuoted("text")
+	text, err := b.NeedQuoted("text")
 	if err != nil {
 		return part{}, err
 	}
-	return textPart(inside(text)), nil
+	return textPart(dialect.Inside(text)), nil
 }
 
 // source reads what an image or a document is made of.
-func (b block) source() (source object, kind string, err error) {
-	if err := b.need("source"); err != nil {
+func (b block) source() (source dialect.Object, kind string, err error) {
+	if err := b.Need("source"); err != nil {
 		return source, "", err
 	}
-	if source, err = b.object.object("source"); err != nil {
+	if source, err = b.Object.Object("source"); err != nil {
 		return source, "", err
 	}
-	kind, err = source.text("type")
+	kind, err = source.Text("type")
 	return source, kind, err
 }
 
@@ -153,23 +154,23 @@ func (b block) imagePart() (part, error) {
 	}
 	switch kind {
 	case "base64":
-		media, err := source.needQuoted("media_type")
+		media, err := source.NeedQuoted("media_type")
 		if err != nil {
 			return part{}, err
 		}
-		data, err := source.needQuoted("data")
+		data, err := source.NeedQuoted("data")
 		if err != nil {
 			return part{}, err
 		}
-		return part{true, [][]byte{[]byte("data:"), inside(media), []byte(";base64,"), inside(data)}}, nil
+		return part{true, [][]byte{[]byte("data:"), dialect.Inside(media), []byte(";base64,"), dialect.Inside(data)}}, nil
 	case "url":
-		url, err := source.needQuoted("url")
+		url, err := source.NeedQuoted("url")
 		if err != nil {
 			return part{}, err
 		}
-		return part{true, [][]byte{inside(url)}}, nil
+		return part{true, [][]byte{dialect.Inside(url)}}, nil
 	}
-	return part{}, openai.InvalidRequest(source.where("type"),
+	return part{}, openai.InvalidRequest(source.Where("type"),
 		fmt.Sprintf("an image's source can't be of type %q here: send it as base64 or url", kind))
 }
 
@@ -185,11 +186,11 @@ func (b block) documentPart() (part, error) {
 	}
 	switch kind {
 	case "text":
-		data, err := source.needQuoted("data")
+		data, err := source.NeedQuoted("data")
 		if err != nil {
 			return part{}, err
 		}
-		texts = append(texts, textPart(inside(data)))
+		texts = append(texts, textPart(dialect.Inside(data)))
 	case "content":
 		inner, err := readBlocks(source, "content")
 		if err != nil {
@@ -206,7 +207,7 @@ func (b block) documentPart() (part, error) {
 			texts = append(texts, text)
 		}
 	default:
-		return part{}, openai.InvalidRequest(source.where("type"),
+		return part{}, openai.InvalidRequest(source.Where("type"),
 			fmt.Sprintf("a document's source can't be of type %q here: send its text, with a source of type text", kind))
 	}
 	return textPart(join(texts, lineEnd)...), nil
@@ -218,7 +219,7 @@ func (b block) searchPart() (part, error) {
 	if err != nil {
 		return part{}, err
 	}
-	inner, err := readBlocks(b.object, "content")
+	inner, err := readBlocks(b.Object, "content")
 	if err != nil {
 		return part{}, err
 	}
@@ -235,12 +236,12 @@ func (b block) searchPart() (part, error) {
 // labels are those of some fields that are there, to stand above a text.
 func (b block) labels(names ...string) (texts []part, err error) {
 	for _, name := range names {
-		value, err := b.quoted(name)
+		value, err := b.Quoted(name)
 		if err != nil {
 			return nil, err
 		}
 		if len(value) > len(`""`) {
-			texts = append(texts, textPart(inside(value)))
+			texts = append(texts, textPart(dialect.Inside(value)))
 		}
 	}
 	return texts, nil

@@ -1,6 +1,7 @@
 package anthropic
 
 import (
+	"assistant/internal/dialect"
 	"assistant/internal/openai"
 )
 
@@ -12,11 +13,11 @@ type turn struct {
 
 // conversation writes "messages": the system prompt, and the turns. It returns what the model is to go on with, a JSON
 // string, where the last turn is its own.
-func (b *builder) conversation(req object) (prefill []byte, err error) {
-	if err := req.need("messages"); err != nil {
+func (b *builder) conversation(req dialect.Object) (prefill []byte, err error) {
+	if err := req.Need("messages"); err != nil {
 		return nil, err
 	}
-	list, err := req.array("messages")
+	list, err := req.Array("messages")
 	if err != nil {
 		return nil, err
 	}
@@ -32,8 +33,8 @@ func (b *builder) conversation(req object) (prefill []byte, err error) {
 		return nil, err
 	}
 	system = append(system, said...)
-	b.name("messages")
-	b.open('[')
+	b.Name("messages")
+	b.Open('[')
 	if err := b.system(system); err != nil {
 		return nil, err
 	}
@@ -47,14 +48,14 @@ func (b *builder) conversation(req object) (prefill []byte, err error) {
 			return nil, err
 		}
 	}
-	b.close(']')
+	b.Close(']')
 	return prefill, nil
 }
 
 // readTurns reads the messages, and what the system says before the first of them.
 func readTurns(list [][]byte) (turns []turn, system []block, err error) {
 	for i, raw := range list {
-		role, blocks, err := readMessage(element("messages", i), raw)
+		role, blocks, err := readMessage(dialect.Element("messages", i), raw)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -75,19 +76,19 @@ func readTurns(list [][]byte) (turns []turn, system []block, err error) {
 }
 
 func readMessage(at string, raw []byte) (role string, blocks []block, err error) {
-	o, err := readObject(at, raw)
+	o, err := dialect.ReadObject(at, raw)
 	if err != nil {
 		return "", nil, err
 	}
-	if role, err = o.text("role"); err != nil {
+	if role, err = o.Text("role"); err != nil {
 		return "", nil, err
 	}
 	switch role {
 	case "user", "assistant", "system":
 	default:
-		return "", nil, mustBe(o.where("role"), `user, assistant or system`)
+		return "", nil, dialect.MustBe(o.Where("role"), `user, assistant or system`)
 	}
-	if err := o.need("content"); err != nil {
+	if err := o.Need("content"); err != nil {
 		return "", nil, err
 	}
 	blocks, err = readBlocks(o, "content")
@@ -124,10 +125,10 @@ func (b *builder) system(blocks []block) error {
 		}
 	}
 	if len(parts) > 0 {
-		b.open('{')
-		b.field("role", []byte(`"system"`))
+		b.Open('{')
+		b.Field("role", []byte(`"system"`))
 		b.content(parts)
-		b.close('}')
+		b.Close('}')
 	}
 	return nil
 }
@@ -160,25 +161,25 @@ func (b *builder) user(blocks []block) error {
 		}
 	}
 	if len(rest) > 0 || !results {
-		b.open('{')
-		b.field("role", []byte(`"user"`))
+		b.Open('{')
+		b.Field("role", []byte(`"user"`))
 		b.content(rest)
-		b.close('}')
+		b.Close('}')
 	}
 	return nil
 }
 
 // result writes what a tool gave, and returns the images.
 func (b *builder) result(block block) (images []part, err error) {
-	id, err := block.needQuoted("tool_use_id")
+	id, err := block.NeedQuoted("tool_use_id")
 	if err != nil {
 		return nil, err
 	}
-	failed, err := block.flag("is_error")
+	failed, err := block.Flag("is_error")
 	if err != nil {
 		return nil, err
 	}
-	inner, err := readBlocks(block.object, "content")
+	inner, err := readBlocks(block.Object, "content")
 	if err != nil {
 		return nil, err
 	}
@@ -201,11 +202,11 @@ func (b *builder) result(block block) (images []part, err error) {
 	if failed { // a chat's message has no field for it
 		pieces = append([][]byte{[]byte("Error: ")}, pieces...)
 	}
-	b.open('{')
-	b.field("role", []byte(`"tool"`))
-	b.field("tool_call_id", id)
-	b.text("content", pieces...)
-	b.close('}')
+	b.Open('{')
+	b.Field("role", []byte(`"tool"`))
+	b.Field("tool_call_id", id)
+	b.Text("content", pieces...)
+	b.Close('}')
 	return images, nil
 }
 
@@ -223,17 +224,17 @@ func (b *builder) assistant(blocks []block) (said []byte, err error) {
 			}
 			texts = append(texts, p)
 		case block.kind == "thinking":
-			thought, err := block.needQuoted("thinking")
+			thought, err := block.NeedQuoted("thinking")
 			if err != nil {
 				return nil, err
 			}
 			if len(thought) > len(`""`) {
-				thoughts = append(thoughts, textPart(inside(thought)))
+				thoughts = append(thoughts, textPart(dialect.Inside(thought)))
 			}
 		case block.kind == "tool_use":
 			calls = append(calls, block)
 		case block.kind == "tool_result":
-			return nil, openai.InvalidRequest(block.where("type"), "a tool_result is the user's: send it in a message with the role user")
+			return nil, openai.InvalidRequest(block.Where("type"), "a tool_result is the user's: send it in a message with the role user")
 		case !block.isDropped():
 			return nil, block.misplaced()
 		}
@@ -241,18 +242,18 @@ func (b *builder) assistant(blocks []block) (said []byte, err error) {
 	if len(texts)+len(thoughts)+len(calls) == 0 {
 		return nil, nil
 	}
-	b.open('{')
-	b.field("role", []byte(`"assistant"`))
-	from := len(b.dst) + len(`,"content":`)
-	b.text("content", join(texts, "")...)
-	said = b.dst[from:len(b.dst):len(b.dst)]
+	b.Open('{')
+	b.Field("role", []byte(`"assistant"`))
+	from := len(b.Buf) + len(`,"content":`)
+	b.Text("content", join(texts, "")...)
+	said = b.Buf[from:len(b.Buf):len(b.Buf)]
 	if len(thoughts) > 0 {
-		b.text("reasoning_content", join(thoughts, lineEnd)...)
+		b.Text("reasoning_content", join(thoughts, lineEnd)...)
 	}
 	if err := b.calls(calls); err != nil {
 		return nil, err
 	}
-	b.close('}')
+	b.Close('}')
 	return said, nil
 }
 
@@ -261,50 +262,38 @@ func (b *builder) calls(blocks []block) error {
 	if len(blocks) == 0 {
 		return nil
 	}
-	b.name("tool_calls")
-	b.open('[')
+	b.Name("tool_calls")
+	b.Open('[')
 	for _, block := range blocks {
-		id, err := block.needQuoted("id")
+		id, err := block.NeedQuoted("id")
 		if err != nil {
 			return err
 		}
-		name, err := block.needQuoted("name")
+		name, err := block.NeedQuoted("name")
 		if err != nil {
 			return err
 		}
-		if _, err := block.object.object("input"); err != nil {
+		if _, err := block.Object.Object("input"); err != nil {
 			return err
 		}
-		b.open('{')
-		b.field("id", id)
-		b.field("type", []byte(`"function"`))
-		b.name("function")
-		b.open('{')
-		b.field("name", name)
-		b.name("arguments")
-		b.quote(block.fields["input"])
-		b.close('}')
-		b.close('}')
+		b.Open('{')
+		b.Field("id", id)
+		b.Field("type", []byte(`"function"`))
+		b.Name("function")
+		b.Open('{')
+		b.Field("name", name)
+		b.QuoteJSON("arguments", inputSent(block))
+		b.Close('}')
+		b.Close('}')
 	}
-	b.close(']')
+	b.Close(']')
 	return nil
 }
 
-// quote writes an object, {} if it is nil, as the string that has it in it.
-func (b *builder) quote(raw []byte) {
-	if raw == nil {
-		raw = []byte("{}")
+// inputSent is the input of a call, {} if it has none.
+func inputSent(call block) []byte {
+	if call.Has("input") {
+		return call.Fields["input"]
 	}
-	b.dst = append(b.dst, '"')
-	for _, c := range raw {
-		switch c {
-		case '"', '\\':
-			b.dst = append(b.dst, '\\', c)
-		case '\n', '\r', '\t': // between the values: inside of strings they are escaped
-			b.dst = append(b.dst, ' ')
-		default:
-			b.dst = append(b.dst, c)
-		}
-	}
-	b.dst = append(b.dst, '"')
+	return []byte("{}")
 }

@@ -1,8 +1,6 @@
 package anthropic
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -19,6 +17,9 @@ type call struct {
 	silent  bool // max_tokens is 0: nothing is to be said
 	counts  bool // the client wants to know how many tokens it sends, and no more
 }
+
+// builder writes the chat request.
+type builder struct{ openai.Builder }
 
 // Messages reads the body of POST /v1/messages. The body may be reused when it returns. Errors are *openai.Error with status 400 that
 // name the field at fault as in messages[2].content[0].type.
@@ -39,14 +40,14 @@ func newCall(body []byte, counts bool) (dialect.Call, error) {
 	if err != nil {
 		return nil, err
 	}
-	model, err := req.needQuoted("model")
+	model, err := req.NeedQuoted("model")
 	if err != nil {
 		return nil, openai.ModelRequired()
 	}
-	c := &call{model: unquote(model), counts: counts}
-	b := builder{dst: make([]byte, 0, len(body)+len(body)/8+256)}
-	b.open('{')
-	b.field("model", model)
+	c := &call{model: dialect.Unquote(model), counts: counts}
+	b := builder{openai.Builder{Buf: make([]byte, 0, len(body)+len(body)/8+256)}}
+	b.Open('{')
+	b.Field("model", model)
 	choice, err := readChoice(req)
 	if err != nil {
 		return nil, err
@@ -56,7 +57,7 @@ func newCall(body []byte, counts bool) (dialect.Call, error) {
 		return nil, err
 	}
 	if counts {
-		b.field("max_tokens", []byte("1"))
+		b.Field("max_tokens", []byte("1"))
 	} else if err := c.limits(&b, req); err != nil {
 		return nil, err
 	}
@@ -75,145 +76,129 @@ func newCall(body []byte, counts bool) (dialect.Call, error) {
 		return nil, err
 	}
 	if prefill != nil {
-		c.prefill = unquote(prefill)
+		c.prefill = dialect.Unquote(prefill)
 	}
-	b.close('}')
-	c.body = b.dst
+	b.Close('}')
+	c.body = b.Buf
 	return c, nil
 }
 
 // readRequest checks the body and reads its fields.
-func readRequest(body []byte) (object, error) {
-	if !json.Valid(body) {
-		return object{}, openai.BadJSON(json.Unmarshal(body, &struct{}{}).Error())
-	}
-	body = bytes.TrimLeft(body, " \t\r\n")
-	if body[0] != '{' {
-		return object{}, openai.BadJSON("it is not an object")
-	}
-	req, err := readObject("", body)
+func readRequest(body []byte) (dialect.Object, error) {
+	req, err := dialect.ReadRequest(body)
 	if err != nil {
-		return object{}, err
+		return req, err
 	}
-	if servers, _ := req.array("mcp_servers"); len(servers) > 0 {
-		return object{}, openai.InvalidRequest("mcp_servers",
+	if servers, _ := req.Array("mcp_servers"); len(servers) > 0 {
+		return req, openai.InvalidRequest("mcp_servers",
 			`"mcp_servers" are not called here: have the client connect to them and send their tools as "tools" with an "input_schema"`)
 	}
 	return req, nil
 }
 
 // limits writes what bounds and steers the answer.
-func (c *call) limits(b *builder, req object) error {
-	if err := req.need("max_tokens"); err != nil {
+func (c *call) limits(b *builder, req dialect.Object) error {
+	if err := req.Need("max_tokens"); err != nil {
 		return err
 	}
-	limit, err := req.count("max_tokens")
+	limit, err := req.Count("max_tokens")
 	if err != nil {
 		return err
 	}
 	c.silent = limit == 0
-	b.field("max_tokens", strconv.AppendInt(nil, int64(max(1, limit)), 10))
-	if c.stream, err = req.flag("stream"); err != nil {
+	b.Field("max_tokens", strconv.AppendInt(nil, int64(max(1, limit)), 10))
+	if c.stream, err = req.Flag("stream"); err != nil {
 		return err
 	}
 	if c.stream {
-		b.field("stream", []byte("true"))
-		b.field("stream_options", []byte(`{"include_usage":true}`))
+		b.Field("stream", []byte("true"))
+		b.Field("stream_options", []byte(`{"include_usage":true}`))
 	}
 	for _, name := range []string{"temperature", "top_p", "top_k"} {
-		value, err := req.number(name)
+		value, err := req.Number(name)
 		if err != nil {
 			return err
 		}
-		b.field(name, value)
+		b.Field(name, value)
 	}
-	stops, err := req.array("stop_sequences")
+	stops, err := req.Array("stop_sequences")
 	if err != nil {
 		return err
 	}
 	for i, stop := range stops {
 		if stop[0] != '"' {
-			return mustBe(element("stop_sequences", i), "a string")
+			return dialect.MustBe(dialect.Element("stop_sequences", i), "a string")
 		}
 	}
 	if len(stops) > 0 {
-		b.field("stop", req.fields["stop_sequences"])
+		b.Field("stop", req.Fields["stop_sequences"])
 	}
-	metadata, err := req.object("metadata")
+	metadata, err := req.Object("metadata")
 	if err != nil {
 		return err
 	}
-	user, err := metadata.quoted("user_id")
-	b.field("user", user)
+	user, err := metadata.Quoted("user_id")
+	b.Field("user", user)
 	return err
 }
 
 // reasoning switches a model's reasoning on or off where the client says so. "adaptive" and others leave it to the model.
 // llama-server b11669 and vLLM hand chat_template_kwargs to the template; thinking_budget_tokens is llama-server's name of a budget, by
 // which it passes on that of its own /v1/messages.
-func reasoning(b *builder, req object) error {
-	config, err := req.object("thinking")
+func reasoning(b *builder, req dialect.Object) error {
+	config, err := req.Object("thinking")
 	if err != nil {
 		return err
 	}
-	kind, err := config.text("type")
+	kind, err := config.Text("type")
 	if err != nil {
 		return err
 	}
 	switch kind {
 	case "enabled":
-		budget, err := config.number("budget_tokens")
+		budget, err := config.Number("budget_tokens")
 		if err != nil {
 			return err
 		}
-		b.field("chat_template_kwargs", []byte(`{"enable_thinking":true}`))
-		b.field("thinking_budget_tokens", budget)
+		b.Field("chat_template_kwargs", []byte(`{"enable_thinking":true}`))
+		b.Field("thinking_budget_tokens", budget)
 	case "disabled":
-		b.field("chat_template_kwargs", []byte(`{"enable_thinking":false}`))
+		b.Field("chat_template_kwargs", []byte(`{"enable_thinking":false}`))
 	}
 	return nil
 }
 
 // format writes the schema that the answer has to follow.
-func format(b *builder, req object) error {
-	config, err := req.object("output_config")
+func format(b *builder, req dialect.Object) error {
+	config, err := req.Object("output_config")
 	if err != nil {
 		return err
 	}
 	from, name := config, "format"
-	if !config.has(name) {
+	if !config.Has(name) {
 		from, name = req, "output_format" // as it was called before it was a part of output_config
 	}
-	if !from.has(name) {
+	if !from.Has(name) {
 		return nil
 	}
-	asked, err := from.object(name)
+	asked, err := from.Object(name)
 	if err != nil {
 		return err
 	}
-	kind, err := asked.text("type")
+	kind, err := asked.Text("type")
 	if err != nil {
 		return err
 	}
 	if kind != "json_schema" {
-		return openai.InvalidRequest(asked.where("type"), fmt.Sprintf("an answer can't be of type %q: ask for json_schema", kind))
+		return openai.InvalidRequest(asked.Where("type"), fmt.Sprintf("an answer can't be of type %q: ask for json_schema", kind))
 	}
-	if err := asked.need("schema"); err != nil {
+	if err := asked.Need("schema"); err != nil {
 		return err
 	}
-	if _, err := asked.object("schema"); err != nil {
+	if _, err := asked.Object("schema"); err != nil {
 		return err
 	}
-	b.name("response_format")
-	b.open('{')
-	b.field("type", []byte(`"json_schema"`))
-	b.name("json_schema")
-	b.open('{')
-	b.field("name", []byte(`"answer"`)) // OpenAI's has to have one
-	b.field("strict", []byte("true"))
-	b.field("schema", asked.fields["schema"])
-	b.close('}')
-	b.close('}')
+	dialect.WriteSchema(&b.Builder, asked.Fields["schema"])
 	return nil
 }
 

@@ -27,12 +27,13 @@ type stream struct {
 	call *call
 
 	started bool
-	open    kind         // of the block that is open
-	index   int          // of that block, or the next
-	blank   [3]string    // by kind: white space that is held back, because a block of nothing else is not to be
-	calls   []*streaming // in the order they began
-	turn    int          // how many of them have been told, but for the one that is open
-	later   []saying     // said after the first call
+	open    kind      // of the block that is open
+	index   int       // of that block, or the next
+	blank   [3]string // by kind: white space that is held back, because a block of nothing else is not to be
+	calls   dialect.Calls
+	turn    int      // how many of them have been told, but for the one that is open
+	sent    int      // bytes of that one's arguments
+	later   []saying // said after the first call
 	refused bool
 	finish  string
 	usage   *dialect.Usage
@@ -42,14 +43,6 @@ type stream struct {
 type saying struct {
 	kind kind
 	text string
-}
-
-// streaming is a call.
-type streaming struct {
-	index     int // the engine's
-	id, name  string
-	arguments []byte
-	sent      int // bytes of them
 }
 
 func (s *stream) ContentType() string { return "text/event-stream" }
@@ -79,7 +72,7 @@ func (s *stream) Chunk(dst []byte, c *dialect.Chunk) []byte {
 		dst = s.say(dst, kindText, c.Refusal)
 	}
 	for _, part := range c.ToolCalls {
-		s.take(part)
+		s.calls.Take(part)
 		dst = s.tell(dst, false)
 	}
 	return dst
@@ -127,65 +120,43 @@ func (s *stream) sayNow(dst []byte, k kind, said string) []byte {
 	return s.delta(dst, "text_delta", "text", said)
 }
 
-// take notes a part of a call.
-func (s *stream) take(part dialect.ToolCall) {
-	var c *streaming
-	for _, known := range s.calls { // the last of that index
-		if known.index == part.Index {
-			c = known
-		}
-	}
-	// Some engines give all calls of an answer the same index: a name with another id is another call.
-	if c == nil || part.Name != "" && part.ID != "" && c.id != "" && part.ID != c.id {
-		c = &streaming{index: part.Index}
-		s.calls = append(s.calls, c)
-	}
-	if c.id == "" {
-		c.id = part.ID
-	}
-	if c.name == "" {
-		c.name = part.Name
-	}
-	c.arguments = append(c.arguments, part.Arguments...)
-}
-
 // tell sends what is new of the call whose turn it is, and goes on to the next when there is one and this one is complete; at the end
 // to all of them. A call that never gets a name can't be run and is left out.
 func (s *stream) tell(dst []byte, end bool) []byte {
 	for s.turn < len(s.calls) {
-		c := s.calls[s.turn]
-		complete := end || s.turn < len(s.calls)-1 && isObject(string(c.arguments))
-		if c.name != "" {
+		c := &s.calls[s.turn]
+		complete := end || s.turn < len(s.calls)-1 && dialect.IsObject(string(c.Arguments))
+		if c.Name != "" {
 			dst = s.tellCall(dst, c, complete)
 		}
 		if !complete {
 			return dst
 		}
 		dst = s.end(dst)
-		s.turn++
+		s.turn, s.sent = s.turn+1, 0
 	}
 	return dst
 }
 
 // tellCall sends what is new of a call. Arguments that do not begin as an object does wait for their end, where one is made of them.
 // One that is cut, as by max_tokens, is left so, as the API leaves it.
-func (s *stream) tellCall(dst []byte, c *streaming, complete bool) []byte {
+func (s *stream) tellCall(dst []byte, c *dialect.GrowingCall, complete bool) []byte {
 	if s.open != kindTool {
-		dst = s.begin(s.end(dst), kindTool, toolBlock(toolID(c.id), c.name, "{}"))
+		dst = s.begin(s.end(dst), kindTool, toolBlock(toolID(c.ID), c.Name, "{}"))
 	}
-	fresh := string(c.arguments[c.sent:])
-	if c.sent == 0 {
+	fresh := string(c.Arguments[s.sent:])
+	if s.sent == 0 {
 		if fresh = strings.TrimLeft(fresh, " \t\r\n"); !strings.HasPrefix(fresh, "{") {
 			if !complete {
 				return dst
 			}
-			fresh = inputOf(string(c.arguments))
+			fresh = dialect.ArgumentsObject(string(c.Arguments))
 		}
 	}
 	if fresh == "" {
 		return dst
 	}
-	c.sent = len(c.arguments)
+	s.sent = len(c.Arguments)
 	return s.delta(dst, "input_json_delta", "partial_json", fresh)
 }
 
@@ -239,7 +210,7 @@ func (s *stream) End(dst []byte) []byte {
 // called says whether the answer has a call.
 func (s *stream) called() bool {
 	for _, c := range s.calls {
-		if c.name != "" {
+		if c.Name != "" {
 			return true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"assistant/internal/dialect"
 	"assistant/internal/openai"
 )
 
@@ -20,41 +21,41 @@ type choice struct {
 	oneByOne bool   // no more than one call in an answer
 }
 
-func readChoice(req object) (choice, error) {
+func readChoice(req dialect.Object) (choice, error) {
 	var c choice
-	o, err := req.object("tool_choice")
-	if err != nil || !req.has("tool_choice") {
+	o, err := req.Object("tool_choice")
+	if err != nil || !req.Has("tool_choice") {
 		return c, err
 	}
-	if c.kind, err = o.text("type"); err != nil {
+	if c.kind, err = o.Text("type"); err != nil {
 		return c, err
 	}
-	if c.oneByOne, err = o.flag("disable_parallel_tool_use"); err != nil {
+	if c.oneByOne, err = o.Flag("disable_parallel_tool_use"); err != nil {
 		return c, err
 	}
 	switch c.kind {
 	case "auto", "any", "none":
 	case "tool":
-		if err := o.need("name"); err != nil {
+		if err := o.Need("name"); err != nil {
 			return c, err
 		}
-		c.name, err = o.text("name")
+		c.name, err = o.Text("name")
 	default:
-		err = mustBe(o.where("type"), "auto, any, tool or none")
+		err = dialect.MustBe(o.Where("type"), "auto, any, tool or none")
 	}
 	return c, err
 }
 
 // readTools reads those that are to be offered: where one must be called, no other. llama-server b11669 takes no tool's name as
 // tool_choice and leaves the choice to the model then, but every engine that can force a call at all forces one of those it is offered.
-func readTools(req object, c choice) ([]tool, error) {
-	list, err := req.array("tools")
+func readTools(req dialect.Object, c choice) ([]tool, error) {
+	list, err := req.Array("tools")
 	if err != nil {
 		return nil, err
 	}
 	var tools []tool
 	for i, raw := range list {
-		o, err := readObject(element("tools", i), raw)
+		o, err := dialect.ReadObject(dialect.Element("tools", i), raw)
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +63,7 @@ func readTools(req object, c choice) ([]tool, error) {
 		if err != nil {
 			return nil, err
 		}
-		if offered && (c.kind != "tool" || unquote(t.name) == c.name) {
+		if offered && (c.kind != "tool" || dialect.Unquote(t.name) == c.name) {
 			tools = append(tools, t)
 		}
 	}
@@ -78,32 +79,32 @@ func readTools(req object, c choice) ([]tool, error) {
 
 // readTool reads one tool, offered if it is for the model. What has a schema is the client's own, whatever it calls its type. All others
 // are known by their type to Anthropic's models only, or run on Anthropic's servers.
-func readTool(o object) (t tool, offered bool, err error) {
-	kind, err := o.text("type")
+func readTool(o dialect.Object) (t tool, offered bool, err error) {
+	kind, err := o.Text("type")
 	if err != nil {
 		return t, false, err
 	}
 	if strings.HasPrefix(kind, "tool_search_tool_") { // it finds tools that are not offered yet: here all of them are
 		return t, false, nil
 	}
-	if kind != "" && kind != "custom" && !o.has("input_schema") {
-		return t, false, openai.InvalidRequest(o.where("type"),
+	if kind != "" && kind != "custom" && !o.Has("input_schema") {
+		return t, false, openai.InvalidRequest(o.Where("type"),
 			fmt.Sprintf(`a tool of type %q is not available here: leave it out, or describe it by an "input_schema" and run it in the client`, kind))
 	}
-	if t.name, err = o.needQuoted("name"); err != nil {
+	if t.name, err = o.NeedQuoted("name"); err != nil {
 		return t, false, err
 	}
-	if t.description, err = o.quoted("description"); err != nil {
+	if t.description, err = o.Quoted("description"); err != nil {
 		return t, false, err
 	}
-	if err := o.need("input_schema"); err != nil {
+	if err := o.Need("input_schema"); err != nil {
 		return t, false, err
 	}
-	if _, err := o.object("input_schema"); err != nil {
+	if _, err := o.Object("input_schema"); err != nil {
 		return t, false, err
 	}
-	t.schema = o.fields["input_schema"]
-	t.strict, err = o.flag("strict")
+	t.schema = o.Fields["input_schema"]
+	t.strict, err = o.Flag("strict")
 	return t, true, err
 }
 
@@ -112,34 +113,34 @@ func (b *builder) tools(tools []tool) {
 	if len(tools) == 0 {
 		return
 	}
-	b.name("tools")
-	b.open('[')
+	b.Name("tools")
+	b.Open('[')
 	for _, t := range tools {
-		b.open('{')
-		b.field("type", []byte(`"function"`))
-		b.name("function")
-		b.open('{')
-		b.field("name", t.name)
-		b.field("description", t.description)
+		b.Open('{')
+		b.Field("type", []byte(`"function"`))
+		b.Name("function")
+		b.Open('{')
+		b.Field("name", t.name)
+		b.Field("description", t.description)
 		if t.strict {
-			b.field("strict", []byte("true"))
+			b.Field("strict", []byte("true"))
 		}
-		b.field("parameters", t.schema)
-		b.close('}')
-		b.close('}')
+		b.Field("parameters", t.schema)
+		b.Close('}')
+		b.Close('}')
 	}
-	b.close(']')
+	b.Close(']')
 }
 
 // choice writes how they are to be used.
 func (b *builder) choice(c choice) {
 	switch c.kind {
 	case "auto", "none":
-		b.text("tool_choice", []byte(c.kind))
+		b.Text("tool_choice", []byte(c.kind))
 	case "any", "tool":
-		b.field("tool_choice", []byte(`"required"`))
+		b.Field("tool_choice", []byte(`"required"`))
 	}
 	if c.oneByOne {
-		b.field("parallel_tool_calls", []byte("false"))
+		b.Field("parallel_tool_calls", []byte("false"))
 	}
 }

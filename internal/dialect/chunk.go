@@ -3,6 +3,7 @@ package dialect
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"assistant/internal/openai"
 )
@@ -13,6 +14,12 @@ type Usage struct {
 	Completion int // generated, reasoning among them
 	Cached     int // of the prompt, computed before
 	Reasoning  int // of the completion
+}
+
+// Timings are how long an engine says that its own work took.
+type Timings struct {
+	Prompt     time.Duration // to read what of the prompt it did not know
+	Completion time.Duration // to generate
 }
 
 // ToolCall is a call, or the part of one that a chunk holds: ID and Name are whole where they are not empty, pieces of Arguments follow
@@ -36,6 +43,7 @@ type Chunk struct {
 	Logprobs  json.RawMessage // {"content": …}; nil = none
 	Finish    string          // "" before the end; then stop, length, tool_calls, content_filter
 	Usage     *Usage          // nil = not told here
+	Timings   *Timings        // nil = not told here, or never: llama-server tells them with the usage
 }
 
 // Answer is a whole chat or text completion: as if it were one chunk.
@@ -81,7 +89,11 @@ type wireChunk struct {
 		Logprobs json.RawMessage `json:"logprobs"`
 		Finish   *string         `json:"finish_reason"`
 	} `json:"choices"`
-	Usage *wireUsage      `json:"usage"`
+	Usage   *wireUsage `json:"usage"`
+	Timings *struct {
+		Prompt    float64 `json:"prompt_ms"`
+		Predicted float64 `json:"predicted_ms"`
+	} `json:"timings"`
 	Error json.RawMessage `json:"error"`
 }
 
@@ -101,6 +113,9 @@ func readChunk(data []byte) (*Chunk, error) {
 	if u := wire.Usage; u != nil {
 		c.Usage = &Usage{Prompt: u.Prompt, Completion: u.Completion, Cached: u.Details.Cached, Reasoning: u.OutDetails.Reasoning}
 	}
+	if t := wire.Timings; t != nil {
+		c.Timings = &Timings{Prompt: milliseconds(t.Prompt), Completion: milliseconds(t.Predicted)}
+	}
 	if len(wire.Choices) == 0 {
 		return c, nil
 	}
@@ -115,6 +130,12 @@ func readChunk(data []byte) (*Chunk, error) {
 		c.Finish = *choice.Finish
 	}
 	return c, nil
+}
+
+// milliseconds is a time of an engine's, which may be nonsense.
+func milliseconds(ms float64) time.Duration {
+	const most = 1e12 // 31 years
+	return time.Duration(min(max(ms, 0), most) * float64(time.Millisecond))
 }
 
 func (c *Chunk) add(m *wireMessage) {

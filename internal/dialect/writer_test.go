@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"assistant/internal/openai"
 )
@@ -187,7 +188,8 @@ func TestChunksAreRead(t *testing.T) {
 	c, err := ReadAnswer([]byte(`{"id":"i","model":"m","created":7,"choices":[{"index":0,"finish_reason":"tool_calls","logprobs":{"content":[]},
 		"message":{"content":null,"reasoning":"so","reasoning_content":"so","refusal":"no",
 		"tool_calls":[{"id":"a","function":{"name":"f","arguments":"{}"}},{"index":5,"id":"b","function":{"name":"g","arguments":""}}]}}],
-		"usage":{"prompt_tokens":9,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":3}}}`))
+		"usage":{"prompt_tokens":9,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":3}},
+		"timings":{"prompt_ms":1.5,"predicted_ms":-1}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,5 +201,8 @@ func TestChunksAreRead(t *testing.T) {
 	}
 	if *c.Usage != (Usage{Prompt: 9, Completion: 4, Cached: 8, Reasoning: 3}) {
 		t.Errorf("usage %+v", c.Usage)
+	}
+	if *c.Timings != (Timings{Prompt: 1500 * time.Microsecond}) {
+		t.Errorf("timings %+v", c.Timings)
 	}
 }

@@ -313,95 +313,70 @@ func (f fields) get(key string) []byte {
 
 // json writes the plain answer.
 func (a *answer) json() []byte {
-	w := writer{buf: make([]byte, 0, a.size+a.size/8+512)}
-	w.open(`{"choices":[{`)
+	b := Builder{Buf: make([]byte, 0, a.size+a.size/8+512)}
+	b.Open('{')
+	b.Name("choices")
+	b.Open('[')
+	b.Open('{')
 	for _, f := range a.choice {
-		w.raw(f.key, f.value)
+		b.Field(f.key, f.value)
 	}
+	kind := `"chat.completion"`
 	if a.kind == Completion {
-		w.text("text", a.texts.get("text"))
-		w.close(`}]`)
-		w.raw("object", []byte(`"text_completion"`))
+		b.Quote("text", a.texts.get("text"))
+		kind = `"text_completion"`
 	} else {
-		w.name("message")
-		a.writeMessage(&w)
-		w.close(`}]`)
-		w.raw("object", []byte(`"chat.completion"`))
+		a.writeMessage(&b)
 	}
+	b.Close('}')
+	b.Close(']')
+	b.Field("object", []byte(kind))
 	for _, f := range a.top {
-		w.raw(f.key, f.value)
+		b.Field(f.key, f.value)
 	}
-	w.close(`}`)
-	return w.buf
+	b.Close('}')
+	return b.Buf
 }
 
 // writeMessage writes a chat message, which has a role and a content whatever came.
-func (a *answer) writeMessage(w *writer) {
-	w.open(`{`)
+func (a *answer) writeMessage(b *Builder) {
+	b.Name("message")
+	b.Open('{')
 	if a.message.get("role") == nil {
-		w.raw("role", []byte(`"assistant"`))
+		b.Field("role", []byte(`"assistant"`))
 	}
 	for _, f := range a.message {
-		w.raw(f.key, f.value)
+		b.Field(f.key, f.value)
 	}
-	w.text("content", a.texts.get("content"))
+	b.Quote("content", a.texts.get("content"))
 	for _, f := range a.texts {
 		if f.key != "content" {
-			w.text(f.key, f.value)
+			b.Quote(f.key, f.value)
 		}
 	}
 	if len(a.calls) > 0 {
-		w.name("tool_calls")
-		w.open(`[`)
+		b.Name("tool_calls")
+		b.Open('[')
 		for i := range a.calls {
-			a.calls[i].write(w)
+			a.calls[i].write(b)
 		}
-		w.close(`]`)
+		b.Close(']')
 	}
-	w.close(`}`)
+	b.Close('}')
 }
 
-func (c *toolCall) write(w *writer) {
-	w.comma()
-	w.open(`{`)
-	w.text("type", c.kind)
-	w.name("function")
-	w.open(`{`)
-	w.text("name", c.name)
-	w.text("arguments", c.arguments)
-	w.close(`}`)
+func (c *toolCall) write(b *Builder) {
+	b.Open('{')
+	b.Quote("type", c.kind)
+	b.Name("function")
+	b.Open('{')
+	b.Quote("name", c.name)
+	b.Quote("arguments", c.arguments)
+	b.Close('}')
 	if len(c.id) > 0 {
-		w.text("id", c.id)
+		b.Quote("id", c.id)
 	}
-	w.close(`}`)
-}
-
-// writer writes JSON.
-type writer struct{ buf []byte }
-
-func (w *writer) open(brackets string)  { w.buf = append(w.buf, brackets...) }
-func (w *writer) close(brackets string) { w.buf = append(w.buf, brackets...) }
-
-// comma goes before all but the first value of an object or array.
-func (w *writer) comma() {
-	if last := w.buf[len(w.buf)-1]; last != '{' && last != '[' {
-		w.buf = append(w.buf, ',')
-	}
-}
-
-func (w *writer) name(key string) {
-	w.comma()
-	w.buf = append(append(w.buf, Marshal(key)...), ':')
-}
-
-func (w *writer) raw(key string, value []byte) {
-	w.name(key)
-	w.buf = append(w.buf, value...)
-}
-
-func (w *writer) text(key string, value []byte) {
-	w.name(key)
-	w.buf = append(w.buf, Marshal(string(value))...)
+	b.Close('}')
 }
 
 // text decodes a string.

@@ -2,7 +2,6 @@ package responses
 
 import (
 	"encoding/json"
-	"slices"
 
 	"assistant/internal/dialect"
 	"assistant/internal/openai"
@@ -24,7 +23,8 @@ type builder struct {
 
 	items   []item
 	texts   growing
-	calls   []*toolCall
+	calls   dialect.Calls
+	places  []int // where in items they are
 	finish  string
 	counts  *dialect.Usage
 	answers bool // there is a message or a call
@@ -38,15 +38,8 @@ type growing struct {
 	logprobs []logprob
 }
 
-// toolCall is a call that may still grow.
-type toolCall struct {
-	index     int
-	id        string
-	given     bool // the engine gave the id
-	name      string
-	arguments []byte
-	item      int // where in items; -1 = not yet: the name is not known
-}
+// nowhere is the place of a call whose name is not known yet.
+const nowhere = -1
 
 func newBuilder(c *Call, dst []byte) *builder { return &builder{call: c, dst: dst} }
 
@@ -68,8 +61,8 @@ func (b *builder) add(c *dialect.Chunk) {
 	if c.Refusal != "" {
 		b.say(typeMessage, partRefusal, c.Refusal, nil)
 	}
-	for i := range c.ToolCalls {
-		b.callTool(&c.ToolCalls[i])
+	for _, part := range c.ToolCalls {
+		b.callTool(part)
 	}
 	if c.Finish != "" {
 		b.finish = c.Finish
@@ -115,14 +108,14 @@ func (b *builder) output() []item {
 func (b *builder) close(status string) {
 	textLast := b.texts.item != ""
 	b.closeItem(status)
-	for i, c := range b.calls {
+	for i := range b.calls {
 		if textLast || i < len(b.calls)-1 {
-			b.closeCall(c, statusCompleted)
+			b.closeCall(i, statusCompleted)
 		} else {
-			b.closeCall(c, status)
+			b.closeCall(i, status)
 		}
 	}
-	b.calls = nil
+	b.calls, b.places = nil, nil
 }
 
 // say adds text to a part of an item; both are opened if others are open.
@@ -206,78 +199,62 @@ func (b *builder) closeItem(status string) {
 }
 
 // callTool takes in a part of a call. Those of several may come in turns.
-func (b *builder) callTool(part *dialect.ToolCall) {
-	c := b.findCall(part)
-	if c == nil {
-		c = &toolCall{index: part.Index, item: -1}
-		b.calls = append(b.calls, c)
+func (b *builder) callTool(part dialect.ToolCall) {
+	at := b.calls.Take(part)
+	if at == len(b.places) {
+		b.places = append(b.places, nowhere)
 	}
-	if c.id == "" && part.ID != "" {
-		c.id, c.given = part.ID, true
-	}
-	if c.name == "" {
-		c.name = part.Name
-	}
-	rest := part.Arguments
-	c.arguments = append(c.arguments, rest...)
-	if c.name == "" {
+	c, rest := &b.calls[at], part.Arguments
+	if c.Name == "" {
 		return
 	}
-	if c.item < 0 {
-		b.openCall(c)
-		rest = string(c.arguments)
+	if b.places[at] == nowhere {
+		b.places[at] = b.openCall(c)
+		rest = string(c.Arguments)
 	}
-	if rest != "" && !b.call.custom[c.name] {
-		b.tell(event{Type: "response.function_call_arguments.delta", ItemID: b.items[c.item].ID, OutputIndex: &c.item, Delta: &rest})
+	place := b.places[at]
+	if it := &b.items[place]; rest != "" && it.Type != typeCustom {
+		b.tell(event{Type: "response.function_call_arguments.delta", ItemID: it.ID, OutputIndex: &place, Delta: &rest})
 	}
 }
 
-// findCall finds the call that a part is of. Some engines number all calls 0, but give them ids.
-func (b *builder) findCall(part *dialect.ToolCall) *toolCall {
-	for _, c := range slices.Backward(b.calls) {
-		if c.index == part.Index {
-			if part.ID != "" && c.given && part.ID != c.id {
-				return nil
-			}
-			return c
-		}
-	}
-	return nil
-}
-
-func (b *builder) openCall(c *toolCall) {
+// openCall makes an item of a call and returns where it is.
+func (b *builder) openCall(c *dialect.GrowingCall) (place int) {
 	b.closeItem(statusCompleted)
-	if c.id == "" {
-		c.id = newID("call_")
+	id := c.ID
+	if id == "" {
+		id = newID("call_")
 	}
 	kind := typeCall
-	if b.call.custom[c.name] {
+	if b.call.custom[c.Name] {
 		kind = typeCustom
 	}
-	it := item{ID: newItemID(kind), Type: kind, Status: statusInProgress, CallID: c.id, Name: c.name}
+	it := item{ID: newItemID(kind), Type: kind, Status: statusInProgress, CallID: id, Name: c.Name}
 	if kind == typeCustom {
 		it.Input = new(string)
 	} else {
 		it.Arguments = new(string)
 	}
-	b.answers, c.item = true, len(b.items)
+	b.answers, place = true, len(b.items)
 	b.items = append(b.items, it)
-	b.tellItem("added", c.item)
+	b.tellItem("added", place)
+	return place
 }
 
 // closeCall makes a call whole. One that never had a name is none.
-func (b *builder) closeCall(c *toolCall, status string) {
-	if c.item < 0 {
+func (b *builder) closeCall(at int, status string) {
+	place := b.places[at]
+	if place == nowhere {
 		return
 	}
-	it := &b.items[c.item]
+	it := &b.items[place]
 	it.Status = status
-	all := string(c.arguments)
-	at := event{ItemID: it.ID, OutputIndex: &c.item}
+	all := string(b.calls[at].Arguments)
+	of := event{ItemID: it.ID, OutputIndex: &place}
 	if it.Type == typeCustom {
 		text := customText(all)
 		it.Input = &text
-		delta, done := at, at
+		delta, done := of, of
 		delta.Type, delta.Delta = "response.custom_tool_call_input.delta", &text
 		done.Type, done.Input = "response.custom_tool_call_input.done", &text
 		b.tell(delta)
@@ -285,15 +262,15 @@ func (b *builder) closeCall(c *toolCall, status string) {
 	} else {
 		if all == "" { // a call without arguments: clients parse them
 			all = "{}"
-			delta := at
+			delta := of
 			delta.Type, delta.Delta = "response.function_call_arguments.delta", &all
 			b.tell(delta)
 		}
 		it.Arguments = &all
-		at.Type, at.Name, at.Arguments = "response.function_call_arguments.done", it.Name, &all
-		b.tell(at)
+		of.Type, of.Name, of.Arguments = "response.function_call_arguments.done", it.Name, &all
+		b.tell(of)
 	}
-	b.tellItem("done", c.item)
+	b.tellItem("done", place)
 }
 
 // customText is the input of a custom tool in the arguments of the function it was made: as they are, if the model did not keep to it.
