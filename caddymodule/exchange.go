@@ -23,6 +23,7 @@ import (
 	"assistant/activator"
 	"assistant/internal/dialect"
 	"assistant/internal/keys"
+	"assistant/internal/ollama"
 	"assistant/internal/openai"
 	"assistant/internal/responses"
 	"assistant/internal/upstream"
@@ -72,6 +73,9 @@ func (x *exchange) serve() error {
 	if err := x.prepare(); err != nil {
 		return x.fail(err)
 	}
+	if call := x.managing(); call != nil {
+		return x.fail(x.manage(call))
+	}
 	if call, ok := x.call.(*responses.Call); ok && call.Background() {
 		return x.fail(x.serveLater(call))
 	}
@@ -97,6 +101,9 @@ func (x *exchange) prepare() error {
 	}
 	if err := x.find(); err != nil {
 		return err
+	}
+	if x.managing() != nil {
+		return nil
 	}
 	if err := x.detokenise(); err != nil {
 		return err
@@ -262,6 +269,9 @@ func (x *exchange) find() error {
 	}
 	name := first(x.req.Model, defaultAlias)
 	m, ok := x.h.rt.catalog.Load().Resolve(name, x.ep.kind)
+	if _, tagged := x.call.(*ollama.Call); !ok && tagged { // the tag was taken off, but may have been the name's own
+		m, ok = x.h.rt.catalog.Load().Resolve(name+ollamaTag, x.ep.kind)
+	}
 	if !ok || !may(x.key, m) {
 		if x.req.Model == "" {
 			return openai.ModelRequired()

@@ -102,18 +102,24 @@ func (s snapshot) view() view {
 	return v
 }
 
+// served returns the models that are listed: further roles are not, variants are.
+func (v view) served() []*modeldir.Model {
+	var all []*modeldir.Model
+	for _, m := range v.catalog.Models() {
+		if m.Key == m.Name {
+			all = append(append(all, m), m.Variants...)
+		}
+	}
+	return all
+}
+
 // cards returns a card of each model, and of each file that never was a good one, with its error.
 func (v view) cards() []openai.ModelCard {
 	cards := make([]openai.ModelCard, 0, len(v.catalog.Models()))
 	listed := map[string]bool{}
-	for _, m := range v.catalog.Models() {
-		if m.Key == m.Name {
-			cards = append(cards, v.card(m))
-			listed[m.Name] = true
-			for _, variant := range m.Variants {
-				cards = append(cards, v.card(variant))
-			}
-		}
+	for _, m := range v.served() {
+		cards = append(cards, v.card(m))
+		listed[m.Name] = true
 	}
 	for _, f := range v.catalog.Faults() {
 		if !listed[f.Name] {

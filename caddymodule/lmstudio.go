@@ -63,10 +63,7 @@ func lmType(kind modeldir.Kind) string {
 func (h *Handler) listForLMStudio(w http.ResponseWriter, _ *http.Request, key *keys.Key) {
 	view := h.rt.view()
 	models := []lmModel{}
-	for _, m := range view.catalog.Models() {
-		if m.Key != m.Name || m.Kind != modeldir.Chat && m.Kind != modeldir.Embedding || !may(key, m) {
-			continue
-		}
+	for _, m := range view.textModels(key) {
 		card := view.card(m)
 		loaded := []lmInstance{}
 		if card.Status.Value == openai.StatusLoaded {

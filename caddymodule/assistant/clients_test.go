@@ -87,6 +87,7 @@ func clients(t *testing.T) []struct{ name, command string } {
 		{"openai-python 1.109", need("ASSISTANT_TEST_PYTHON_OLD") + " openai_python.py"},
 		{"langchain-openai 1.7", need("ASSISTANT_TEST_PYTHON_LANGCHAIN") + " langchain_python.py"},
 		{"anthropic 2.14", need("ASSISTANT_TEST_PYTHON_OTHERS") + " anthropic_python.py"},
+		{"ollama 0.6", need("ASSISTANT_TEST_PYTHON_OTHERS") + " ollama_python.py"},
 		{"litellm 1.110", need("ASSISTANT_TEST_PYTHON_OTHERS") + " litellm_python.py"},
 		{"openai-node 7.57", "node openai_node.mjs openai"},
 		{"openai-node 4.104", "node openai_node.mjs openai-4"},
