@@ -27,6 +27,7 @@ func (c *client) keyCommand() *cobra.Command {
 	f.IntVar(&entry.TokensPerMinute, "tokens-per-minute", 0, "0 = no bound")
 	f.Int64Var(&entry.TokensPerMonth, "tokens-per-month", 0, "Of the calendar, UTC; 0 = no bound")
 	f.IntVar(&entry.Concurrent, "concurrent-requests", 0, "0 = no bound")
+	f.StringVar(&entry.Progress, "progress", "", "How streams tell that they wait for a model: comments or reasoning (default: not at all)")
 	f.TimeVar(&entry.Expires, "expires", time.Time{}, []string{time.DateOnly, time.RFC3339}, "Until when it is good, such as 2027-01-31 (default: for ever)")
 	key := &cobra.Command{Use: "key", Short: "Make API keys"}
 	key.AddCommand(fresh)

@@ -350,8 +350,8 @@ func unreachable(err error) bool {
 // acquire waits for a lease, telling the client that it still waits if that was asked for.
 func (x *exchange) acquire() (activator.Lease, error) {
 	every := time.Duration(x.h.KeepAlive)
-	told := x.wantsProgress()
-	if told != progressNone {
+	how := x.wantsProgress()
+	if how != "" {
 		every = progressInterval
 	}
 	if every <= 0 || !x.req.Stream {
@@ -373,7 +373,7 @@ func (x *exchange) acquire() (activator.Lease, error) {
 		case r := <-got:
 			return r.lease, r.err
 		case <-tick.C:
-			x.keepAlive(told)
+			x.keepAlive(how)
 		}
 	}
 }
@@ -389,7 +389,7 @@ func (x *exchange) request() activator.Request {
 }
 
 // keepAlive tells the client that it still waits, by an SSE comment unless it asked for more. If the client is gone the context tells.
-func (x *exchange) keepAlive(told progress) {
+func (x *exchange) keepAlive(how string) {
 	if !x.early {
 		x.early, x.status = true, http.StatusOK
 		header := x.w.Header()
@@ -397,7 +397,7 @@ func (x *exchange) keepAlive(told progress) {
 		header.Set("Cache-Control", "no-cache")
 		x.w.WriteHeader(http.StatusOK)
 	}
-	_, _ = x.w.Write(x.waiting(told))
+	_, _ = x.w.Write(x.waiting(how))
 	_ = http.NewResponseController(x.w).Flush()
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"assistant/internal/keys"
 	"assistant/internal/openai"
 	"assistant/lifecycle"
 )
@@ -13,43 +14,35 @@ import (
 //	X-Assistant-Progress: comments     SSE comments, which SDKs pass over
 //	X-Assistant-Progress: reasoning    a chat's reasoning, which user interfaces show
 //
-// That commits the status 200, so a failed start is told in the stream.
+// That commits the status 200, so a failed start is told in the stream. A key's progress is for requests without the header.
 const progressHeader = "X-Assistant-Progress"
 
 // progressInterval is how often it is told.
 const progressInterval = time.Second
 
-// progress is how a client is told.
-type progress int
-
-const (
-	progressNone progress = iota
-	progressComments
-	progressReasoning
-)
-
-// wantsProgress is what the client asked for.
-func (x *exchange) wantsProgress() progress {
-	switch x.r.Header.Get(progressHeader) {
-	case "comments":
-		return progressComments
-	case "reasoning":
-		if x.ep.join == openai.Chat {
-			return progressReasoning
-		}
-		return progressComments
+// wantsProgress is how the client, or else its key's file, asked for it: a way of package keys; "" = not at all.
+func (x *exchange) wantsProgress() string {
+	how := x.r.Header.Get(progressHeader)
+	if how == "" && x.key != nil {
+		how = x.key.Progress
 	}
-	return progressNone
+	switch {
+	case how == keys.ProgressReasoning && x.ep.join == openai.Chat:
+		return how
+	case how == keys.ProgressReasoning, how == keys.ProgressComments:
+		return keys.ProgressComments
+	}
+	return ""
 }
 
 // waiting is what a client is told while it waits. Only a single newline after a comment is survived by every SDK: openai-go before 3.43
 // takes a blank line for an event.
-func (x *exchange) waiting(told progress) []byte {
-	if told == progressNone {
+func (x *exchange) waiting(how string) []byte {
+	if how == "" {
 		return []byte(": waiting for the model\n")
 	}
 	text := x.waitingText()
-	if told == progressComments {
+	if how == keys.ProgressComments {
 		return []byte(": " + text + "\n")
 	}
 	return openai.ReasoningChunk(x.w.Header().Get(requestIDHeader), x.model.Name, time.Now(), text+"\n")

@@ -57,6 +57,7 @@ var endpoints = map[string]endpoint{
 	// llama-server's own.
 	"/tokenize":   {any: true, raw: true},
 	"/detokenize": {any: true, raw: true},
+	"/infill":     {kind: modeldir.Chat, raw: true},
 }
 
 // route is a path that we answer ourselves, by method. One that ends with a slash is for all that begins with it.

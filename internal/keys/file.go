@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ type Entry struct {
 	TokensPerMonth    int64     `toml:"tokens_per_month,omitempty"` // of the calendar, UTC
 	Concurrent        int       `toml:"concurrent_requests,omitempty"`
 	Expires           time.Time `toml:"expires,omitzero"`
+	Progress          string    `toml:"progress,omitempty"` // comments or reasoning
 }
 
 // digest is the SHA-256 of a key.
@@ -129,8 +131,11 @@ func (r Entry) key(uses *Uses) (*Key, error) {
 			return nil, fmt.Errorf("%s: must not be negative: leave it out for no bound", name)
 		}
 	}
+	if !slices.Contains([]string{"", ProgressComments, ProgressReasoning}, r.Progress) {
+		return nil, fmt.Errorf("progress: %q is neither %q nor %q: leave it out for none", r.Progress, ProgressComments, ProgressReasoning)
+	}
 	k := &Key{
-		Name: r.Name, Owner: r.Owner, Team: r.Team, Expires: r.Expires,
+		Name: r.Name, Owner: r.Owner, Team: r.Team, Expires: r.Expires, Progress: r.Progress,
 		RequestsPerMinute: r.RequestsPerMinute, TokensPerMinute: r.TokensPerMinute, TokensPerMonth: r.TokensPerMonth,
 		Concurrent: r.Concurrent, use: uses.of(r.Name),
 	}

@@ -40,6 +40,9 @@ type Key struct {
 	TokensPerMonth    int64 // of the calendar, UTC; whoever counts what is used holds it to that
 	Concurrent        int
 
+	// Progress is how streams tell that they wait for a model, unless a request asks for another way; "" = not at all.
+	Progress string
+
 	models []*regexp.Regexp // nil = all
 	use    *use
 }
@@ -51,6 +54,12 @@ type use struct {
 	tokens   bucket
 	running  int
 }
+
+// How streams tell that they wait: by comments, which SDKs pass over, or by a chat's reasoning, which user interfaces show.
+const (
+	ProgressComments  = "comments"
+	ProgressReasoning = "reasoning"
+)
 
 // Uses is what keys have used, by their names. It outlives the files that they are in.
 type Uses struct {

@@ -60,7 +60,7 @@ CASES = [
     ("show", lambda: "completion" in client.show(COUNT).capabilities, True),
     ("load and ps", loads, ("load", True)),
     ("no such model", lambda: refused(lambda: chat("nobody")), 404),
-    ("wrong request", lambda: refused(lambda: chat(format="xml")), 400),
+    ("wrong request", lambda: refused(lambda: client.generate(COUNT, "x", template="y")), 400),
 ]
 if E["TOOL_CHOICE"] == "auto":  # Ollama has no way to ask for a call
     CASES.append(("tools", tools, ("weather", "dict")))
