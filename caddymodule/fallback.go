@@ -79,7 +79,7 @@ func (x *exchange) useInstead(m *modeldir.Model) error {
 
 // shape puts the model's own shape on the request.
 func (x *exchange) shape() error {
-	shape := x.model.Shape
+	shape := (*openai.Shape)(x.model.Shape)
 	if shape == nil || x.ep.any || x.ep.form {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 // internal/* as leaves, and Caddy known to caddymodule alone.
 func TestImportsPointOneWay(t *testing.T) {
 	const ours = "assistant/"
+	const patterns = "assistant/internal/glob" // what names in files may hold is no more than strings: all may know it
 	forbidden := map[string][]string{ // package prefix → what it must not reach
 		"assistant/modeldir":  {"assistant/lifecycle", "assistant/activator", "assistant/caddymodule", "assistant/internal", "github.com/caddyserver/"},
 		"assistant/lifecycle": {"assistant/activator", "assistant/caddymodule", "github.com/caddyserver/"},
@@ -31,7 +32,7 @@ func TestImportsPointOneWay(t *testing.T) {
 			checked++
 			for dep := range strings.FieldsSeq(deps) {
 				for _, b := range banned {
-					if strings.HasPrefix(dep, b) {
+					if strings.HasPrefix(dep, b) && dep != patterns {
 						t.Errorf("%s reaches %s", pkg, dep)
 					}
 				}

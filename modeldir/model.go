@@ -6,8 +6,6 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"assistant/internal/openai"
 )
 
 // Kind says what a model is for; it decides which endpoints reach it.
@@ -83,14 +81,14 @@ type Model struct {
 	Command        []string  // argv of a command engine, placeholders unexpanded
 	StopCommand    []string
 	CleanupCommand []string
-	Upstream       string        // where a command engine listens, if not on our port: host:port or unix//path
-	Identity       string        // "" or IdentityNone
-	TokenIDs       string        // whose tokens an embedding's input of numbers is: "" = OpenAI's cl100k_base, or TokensModel
-	Shape          *openai.Shape // what is done to requests before the engine has them; nil = nothing
-	Fallbacks      []string      // names of models that answer when this one can't be had, in turn
-	Variants       []*Model      // other names of it with a Shape of their own: alike but for Name, Shape, Aliases and Variants
-	Dialect        string        // what of a command engine's HTTP is made up for: "" = nothing, or DialectLlamaAPIServer
-	ReadyPath      string        // HTTP path probed for readiness; "" = the engine kind's default, TCP accept for command
+	Upstream       string   // where a command engine listens, if not on our port: host:port or unix//path
+	Identity       string   // "" or IdentityNone
+	TokenIDs       string   // whose tokens an embedding's input of numbers is: "" = OpenAI's cl100k_base, or TokensModel
+	Shape          *Shape   // what is done to requests before the engine has them; nil = nothing
+	Fallbacks      []string // names of models that answer when this one can't be had, in turn
+	Variants       []*Model // other names of it with a Shape of their own: alike but for Name, Shape, Aliases and Variants
+	Dialect        string   // what of a command engine's HTTP is made up for: "" = nothing, or DialectLlamaAPIServer
+	ReadyPath      string   // HTTP path probed for readiness; "" = the engine kind's default, TCP accept for command
 
 	IdleTimeout  *time.Duration // nil = server default, 0 = never retire
 	StartTimeout time.Duration  // 0 = server default

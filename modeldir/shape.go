@@ -5,9 +5,42 @@ import (
 	"maps"
 	"math"
 	"slices"
-
-	"assistant/internal/openai"
 )
+
+// Shape is what is done to the requests to a model before its engine has them. Parameters are top-level fields of a request, their
+// values JSON.
+type Shape struct {
+	System   string             // goes before what a chat tells the model itself; "" = nothing
+	Defaults map[string]string  // what parameters are that a request does not give, or gives as null
+	Forced   map[string]string  // what parameters are, whatever a request says
+	Caps     map[string]float64 // the most that numbers may be. A bound on tokens that is not given, or is none (-1), is set
+}
+
+// unshaped are the parameters that a Shape must not have: a request is no other for them.
+var unshaped = []string{"messages", "prompt", "input", "stream", "stream_options"}
+
+// over returns the shape with another under it: what both say is as this one has it.
+func (s *Shape) over(base *Shape) *Shape {
+	if base == nil {
+		return s
+	}
+	laid := &Shape{
+		System: base.System, Defaults: lay(base.Defaults, s.Defaults), Forced: lay(base.Forced, s.Forced), Caps: lay(base.Caps, s.Caps),
+	}
+	if s.System != "" {
+		laid.System = s.System
+	}
+	return laid
+}
+
+func lay[V any](under, over map[string]V) map[string]V {
+	if under == nil {
+		return over
+	}
+	all := maps.Clone(under)
+	maps.Copy(all, over)
+	return all
+}
 
 // rawVariant is a model under another name, asked in another way.
 type rawVariant struct {
@@ -29,7 +62,7 @@ func (c *checker) variants(m *Model, raw []rawVariant) []*Model {
 		v.Aliases = c.aliases(at+".", v.Name, r.Aliases)
 		v.Variants = nil
 		if own := c.shape(at+".", r.SystemPrompt, r.Defaults, r.Forced, r.Caps); own != nil {
-			v.Shape = own.Over(m.Shape)
+			v.Shape = own.over(m.Shape)
 		}
 		taken := v.Name == m.Name || slices.Contains(m.Aliases, v.Name) ||
 			slices.ContainsFunc(all, func(o *Model) bool { return o.Name == v.Name })
@@ -42,8 +75,8 @@ func (c *checker) variants(m *Model, raw []rawVariant) []*Model {
 }
 
 // shape reads what is done to requests; nil = nothing. at is what goes before the fields' names.
-func (c *checker) shape(at, system string, defaults, forced, caps map[string]any) *openai.Shape {
-	s := &openai.Shape{
+func (c *checker) shape(at, system string, defaults, forced, caps map[string]any) *Shape {
+	s := &Shape{
 		System: c.text(at+"system_prompt", system), Defaults: c.params(at+"defaults", defaults), Forced: c.params(at+"forced", forced),
 		Caps: c.caps(at+"caps", caps),
 	}
@@ -97,7 +130,7 @@ func (c *checker) caps(field string, raw map[string]any) map[string]float64 {
 }
 
 func (c *checker) param(at, name string) {
-	if slices.Contains(openai.Unshaped, name) {
+	if slices.Contains(unshaped, name) {
 		c.failf(at, "%q is the request itself, which no model's file sets: remove it", name)
 	}
 }

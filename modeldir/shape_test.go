@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"assistant/internal/openai"
 )
 
 const shaped = `
@@ -42,7 +40,7 @@ func TestParseShape(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &openai.Shape{
+	want := &Shape{
 		System:   "Be brief.",
 		Defaults: map[string]string{"temperature": "0.5", "chat_template_kwargs": `{"a.b":[1,2.5,"x"],"enable_thinking":false}`},
 		Forced:   map[string]string{"seed": "7"},

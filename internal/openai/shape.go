@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// Shape is what is done to the requests to a model before its engine has them. Parameters are top-level fields of a request, their
+// Shape is what is done to the requests to a model before its engine has them: modeldir.Shape, as it stands there. Parameters are top-level fields of a request, their
 // values JSON. The names that a bound on the answer's tokens has are one parameter: max_tokens, max_completion_tokens and n_predict.
 type Shape struct {
 	System   string             // goes before what a chat tells the model itself; "" = nothing
@@ -22,30 +22,6 @@ const MaxTokens = "max_tokens"
 
 // limitNames are its names.
 var limitNames = []string{MaxTokens, "max_completion_tokens", "n_predict"}
-
-// Unshaped are the parameters that a Shape must not have: a request is no other for them.
-var Unshaped = []string{"messages", "prompt", "input", "stream", "stream_options"}
-
-// Over returns the shape with another's on top of it: what both say is as the other has it.
-func (s *Shape) Over(base *Shape) *Shape {
-	if base == nil {
-		return s
-	}
-	over := &Shape{System: base.System, Defaults: maps.Clone(base.Defaults), Forced: maps.Clone(base.Forced), Caps: maps.Clone(base.Caps)}
-	if s.System != "" {
-		over.System = s.System
-	}
-	over.Defaults, over.Forced, over.Caps = laid(over.Defaults, s.Defaults), laid(over.Forced, s.Forced), laid(over.Caps, s.Caps)
-	return over
-}
-
-func laid[V any](under, over map[string]V) map[string]V {
-	if under == nil {
-		return over
-	}
-	maps.Copy(under, over)
-	return under
-}
 
 // Shaping is how a shape is put on a request.
 type Shaping struct {

@@ -6,8 +6,6 @@ import (
 	"maps"
 	"slices"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 var testShape = &Shape{
@@ -75,20 +73,6 @@ func checkShape(t *testing.T, s *Shape, body, want string) {
 		t.Errorf("%s:\n got %s, %v\nwant %s", body, got, err, want)
 	case !json.Valid(got):
 		t.Errorf("%s: no JSON: %s", body, got)
-	}
-}
-
-func TestShapeOver(t *testing.T) {
-	over := &Shape{Defaults: map[string]string{"temperature": "0"}, Caps: map[string]float64{"max_tokens": 7}}
-	want := &Shape{
-		System: testShape.System, Forced: testShape.Forced, Caps: map[string]float64{"max_tokens": 7, "top_k": 40},
-		Defaults: map[string]string{"temperature": "0", "chat_template_kwargs": `{"enable_thinking":false}`},
-	}
-	if diff := cmp.Diff(want, over.Over(testShape)); diff != "" || testShape.Defaults["temperature"] != "0.5" {
-		t.Errorf("%s", diff)
-	}
-	if over.Over(nil) != over {
-		t.Error("over nothing it is another")
 	}
 }
 
