@@ -11,7 +11,7 @@ import (
 func TestImportsPointOneWay(t *testing.T) {
 	const ours = "assistant/"
 	const patterns = "assistant/internal/glob" // what names in files may hold is no more than strings: all may know it
-	forbidden := map[string][]string{ // package prefix → what it must not reach
+	forbidden := map[string][]string{          // package prefix → what it must not reach
 		"assistant/modeldir":  {"assistant/lifecycle", "assistant/activator", "assistant/caddymodule", "assistant/internal", "github.com/caddyserver/"},
 		"assistant/lifecycle": {"assistant/activator", "assistant/caddymodule", "github.com/caddyserver/"},
 		"assistant/activator": {"assistant/caddymodule", "github.com/caddyserver/"},
