@@ -46,6 +46,7 @@ func (x *exchange) open() {
 // leased notes what became of the wait.
 func (x *exchange) leased(lease *activator.Lease) {
 	x.instance, x.cold, x.waited = lease.Instance(), lease.Cold, lease.Waited
+	x.token = time.Time{} // of an instance before, which was lost
 }
 
 // failure is what the exchange failed with: an error of ours, or the status that the engine answered; "" if it did not.

@@ -168,6 +168,7 @@ func (x *exchange) count() {
 	x.tap.Reset()
 	taps.Put(x.tap)
 	x.stats.ended(x.status)
+	x.stats.of(x.ep.operation()).ended(&x.account, x.failure(), time.Now())
 }
 
 // read takes the whole body in. Only then does net/http notice a client that leaves while its request waits.
