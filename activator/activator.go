@@ -39,11 +39,12 @@ type Activator struct {
 	urge     func() // look at the machine often for a while; nil = nobody looks
 	metrics  *metricSet
 
-	mu    sync.Mutex
-	state state
-	armed time.Time     // when timer fires; zero = it does not
-	timer *time.Timer   // fires tick
-	gone  chan struct{} // closed when the last instance is gone after StopAll; nil before
+	mu      sync.Mutex
+	state   state
+	journal journal
+	armed   time.Time     // when timer fires; zero = it does not
+	timer   *time.Timer   // fires tick
+	gone    chan struct{} // closed when the last instance is gone after StopAll; nil before
 }
 
 // New returns an activator that knows no models yet and has the default settings. Without a surveyor memory is not counted.
@@ -256,6 +257,7 @@ func (a *Activator) apply(ev event, now time.Time) {
 		}
 	}
 	a.arm(now)
+	a.journal.look(&a.state, &ev, now)
 	if a.gone != nil && len(a.state.live) == 0 {
 		select {
 		case <-a.gone:

@@ -32,6 +32,7 @@ type modelState struct {
 
 	looked uint64 // number of the last snapshot that it is in, and its place there
 	place  int
+	told   int   // how many wait, as the journal has told
 	waits  waits // how long its queue has waited, for what
 	coming bool  // room is being made for it
 	warm   bool  // it is yet to be started ahead of any request

@@ -103,6 +103,8 @@ type App struct {
 	borrowed bool
 	user     *modeldir.Config            // Config, read; nil if none
 	keys     *atomic.Pointer[keys.Store] // holds nil as long as nobody has one
+	serving  context.Context             // ends when the configuration does; streams without an end of their own end with it
+	ending   context.CancelFunc
 }
 
 // CaddyModule returns the Caddy module information.
@@ -113,6 +115,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision borrows the runtime and changes nothing in it: this configuration may still be rejected.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.log, a.auditLog, a.keys = ctx, ctx.Slogger(), auditLog(ctx), new(atomic.Pointer[keys.Store])
+	a.serving, a.ending = context.WithCancel(context.Background())
 	rt, _, err := runtimes.LoadOrNew(runtimeKey, newRuntime)
 	if err != nil {
 		return err
@@ -131,7 +134,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	return events.(*caddyevents.App).On("stopping", stoppingHandler{a.rt}) //nolint:errcheck,forcetypeassert // the ID says so
+	return events.(*caddyevents.App).On("stopping", stoppingHandler{a}) //nolint:errcheck,forcetypeassert // the ID says so
 }
 
 // readConfig reads the user's config.toml.
@@ -275,20 +278,22 @@ func (a *App) Cleanup() error {
 	if !a.borrowed {
 		return nil
 	}
+	a.ending()
 	a.rt.drop(a) // Start may have failed after use
 	a.borrowed = false
 	_, err := runtimes.Delete(runtimeKey) // the last one out runs (*runtime).Destruct
 	return err
 }
 
-// stoppingHandler ends every wait when the process exits: the HTTP server waits for its requests to end, and
-// those that wait for an engine would hold it up for nothing. On a reload nothing of it happens.
-type stoppingHandler struct{ rt *runtime }
+// stoppingHandler ends what would hold up the HTTP server, which waits for its requests to end: streams of events, and, when the process
+// exits, every wait for an engine. On a reload those go on.
+type stoppingHandler struct{ app *App }
 
 // Handle implements caddyevents.Handler.
 func (h stoppingHandler) Handle(context.Context, caddy.Event) error {
+	h.app.ending()
 	if caddy.Exiting() {
-		h.rt.act.RefuseWaiting()
+		h.app.rt.act.RefuseWaiting()
 	}
 	return nil
 }

@@ -1,10 +1,14 @@
 package caddymodule
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"assistant/modeldir"
 )
@@ -64,5 +68,31 @@ func BenchmarkNoDialect(b *testing.B) {
 		if err := x.planRepairs(); err != nil || x.plan != nil {
 			b.Fatal(x.plan, err)
 		}
+	}
+}
+
+// BenchmarkWarmRequest is a request to an engine that runs, with all that the handler does for it.
+func BenchmarkWarmRequest(b *testing.B) {
+	s := newSite(b)
+	s.model("m", "", "--tokens", "3")
+	s.start()
+	s.chat("m")
+	rt := current(b)
+	h := &Handler{rt: rt, app: rt.inForce(), Transport: transportLean}
+	for name, more := range map[string]string{"plain": "", "stream": `"stream":true,`} {
+		b.Run(name, func(b *testing.B) {
+			body := fmt.Sprintf(`{"model":"m",%s"messages":[{"role":"user","content":"Hi"}]}`, more)
+			b.ReportAllocs()
+			for b.Loop() {
+				r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1"+chatPath, strings.NewReader(body))
+				r.RemoteAddr = "127.0.0.1:1"
+				r.Header.Set("Content-Type", "application/json")
+				r = r.WithContext(context.WithValue(r.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
+				w := httptest.NewRecorder()
+				if err := h.ServeHTTP(w, r, nil); err != nil || w.Code != http.StatusOK {
+					b.Fatal(w.Code, err, w.Body)
+				}
+			}
+		})
 	}
 }

@@ -18,7 +18,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"assistant/activator"
 	"assistant/internal/dialect"
@@ -65,10 +64,13 @@ type exchange struct {
 	early  bool // 200 and SSE comments went out while the request waited
 	tap    *openai.UsageTap
 	bytes  int64 // of the answer
+
+	account
 }
 
 // serve answers the request by an instance of the model it names.
 func (x *exchange) serve() error {
+	x.open()
 	defer x.close()
 	if err := x.prepare(); err != nil {
 		return x.fail(err)
@@ -82,8 +84,9 @@ func (x *exchange) serve() error {
 	return x.serveNow()
 }
 
-// close gives back what the exchange holds.
+// close ends the exchange and gives back what it holds.
 func (x *exchange) close() {
+	x.log()
 	for _, body := range []*openai.Body{x.body, x.asked} {
 		if body != nil {
 			body.Close()
@@ -152,12 +155,12 @@ var taps = sync.Pool{New: func() any { return new(openai.UsageTap) }}
 // count adds the exchange to the metrics. It runs on a panic too.
 func (x *exchange) count() {
 	x.stats.responseBytes.AddInt64(x.bytes)
-	prompt, completion, told := x.tap.Tokens()
-	if told {
-		x.stats.promptTokens.Add(prompt)
-		x.stats.completeTokens.Add(completion)
+	x.prompt, x.completion, x.told = x.tap.Tokens()
+	if x.told {
+		x.stats.promptTokens.Add(x.prompt)
+		x.stats.completeTokens.Add(x.completion)
 	}
-	x.meter(prompt, completion, told)
+	x.meter(x.prompt, x.completion, x.told)
 	if x.run != nil && x.run.KeepsContexts && x.status == http.StatusOK {
 		reuse, said := x.tap.Reuse()
 		x.run.Reused(x.conversation, reuse.Cached, reuse.Computed, reuse.Took, said)
@@ -165,6 +168,7 @@ func (x *exchange) count() {
 	x.tap.Reset()
 	taps.Put(x.tap)
 	x.stats.ended(x.status)
+	x.stats.of(x.ep.operation()).ended(&x.account, x.failure(), time.Now())
 }
 
 // read takes the whole body in. Only then does net/http notice a client that leaves while its request waits.
@@ -401,49 +405,15 @@ func (x *exchange) keepAlive(how string) {
 	_ = http.NewResponseController(x.w).Flush()
 }
 
-// tell says what became of the wait: to the access log, to placeholders, and to the client after a cold start.
+// tell says what became of the wait, and to the client after a cold start how long its parts took.
 func (x *exchange) tell(lease *activator.Lease) {
-	model, instance, cold, waited := x.model.Name, lease.Instance(), lease.Cold, lease.Waited
-	if extra := accessLogFields(x.r); extra != nil {
-		extra.Set(zap.String("model", model))
-		extra.Set(zap.String("instance", instance))
-		extra.Set(zap.Bool("cold_start", cold))
-		extra.Set(zap.Float64("queue_ms", millis(waited)))
-	}
-	if repl, ok := x.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Map(func(key string) (any, bool) {
-			switch key {
-			case "http.assistant.model":
-				return model, true
-			case "http.assistant.instance":
-				return instance, true
-			case "http.assistant.cold_start":
-				return cold, true
-			case "http.assistant.queue_ms":
-				return millis(waited), true
-			}
-			return nil, false
-		})
-	}
-	if cold && !x.early {
+	x.leased(lease)
+	if x.cold && !x.early {
 		run := lease.Running()
 		x.w.Header().Set("Server-Timing", fmt.Sprintf("spawn;dur=%.1f, ready;dur=%.1f, queue;dur=%.1f",
-			millis(run.Spawned), millis(run.Loaded), millis(waited)))
+			millis(run.Spawned), millis(run.Loaded), millis(x.waited)))
 	}
 }
-
-// accessLogFields is where fields of the access log go; nil if none is written. Setting them for nobody was 8 % of all
-// allocations of a warm request.
-func accessLogFields(r *http.Request) *caddyhttp.ExtraLogFields {
-	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || server.Logs == nil {
-		return nil
-	}
-	extra, _ := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields) // nil if it is not there
-	return extra
-}
-
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
 
 // send sends the request to the instance and its answer to the client.
 func (x *exchange) send(run *lifecycle.Running) error {
@@ -459,6 +429,7 @@ func (x *exchange) send(run *lifecycle.Running) error {
 			return err
 		}
 	}
+	x.streamed = x.req.Stream
 	switch {
 	case x.plan != nil:
 		return x.sendRepaired(run, to)
@@ -483,8 +454,11 @@ func (x *exchange) send(run *lifecycle.Running) error {
 	return x.broken(err)
 }
 
-// answered notes the first byte of an instance's first answer: the last phase of its cold start.
+// answered notes the first byte of an answer: an instance's first is the last phase of its cold start.
 func (x *exchange) answered(run *lifecycle.Running) {
+	if x.token.IsZero() {
+		x.token = time.Now()
+	}
 	if x.patience != nil {
 		x.patience.heard()
 	}
@@ -493,7 +467,11 @@ func (x *exchange) answered(run *lifecycle.Running) {
 	}
 }
 
+// seen notes a piece of the answer that goes to the client.
 func (x *exchange) seen(piece []byte) {
+	if x.sent.IsZero() {
+		x.sent = time.Now()
+	}
 	x.bytes += int64(len(piece))
 	_, _ = x.tap.Write(piece)
 }
@@ -510,6 +488,7 @@ func (x *exchange) sendJoined(run *lifecycle.Running, to upstream.Transport) err
 	status := res.StatusCode
 	var whole []byte
 	if openai.IsStream(res.StatusCode, res.Header) {
+		x.streamed = true
 		whole, err = openai.Join(noticed{res.Body, func() { x.answered(run) }}, x.ep.join)
 		res.Header.Set("Content-Type", "application/json; charset=utf-8")
 		var told *openai.EngineError
@@ -553,8 +532,10 @@ func (x *exchange) sendAfterEarly(run *lifecycle.Running, to upstream.Transport,
 	if !openai.IsStream(res.StatusCode, res.Header) {
 		const longest = 64 << 10
 		said, _ := io.ReadAll(io.LimitReader(res.Body, longest))
-		event := bytes.ReplaceAll(said, []byte("\n"), []byte(" "))
-		_, _ = fmt.Fprintf(x.w, "data: %s\n\n", event)
+		event := fmt.Appendf(nil, "data: %s\n\n", bytes.ReplaceAll(said, []byte("\n"), []byte(" ")))
+		x.status = res.StatusCode
+		x.seen(event)
+		_, _ = x.w.Write(event)
 		return nil
 	}
 	client := flushing{w: x.w, to: http.NewResponseController(x.w), seen: x.seen}
@@ -601,14 +582,13 @@ func (x *exchange) broken(err error) error {
 	if fault == nil {
 		var engine *upstream.BodyError
 		if !errors.As(err, &engine) || x.r.Context().Err() != nil {
-			x.status = statusClientGone
-			return caddyhttp.Error(statusClientGone, err)
+			return x.left(err)
 		}
 		fault = x.crashed()
 	}
+	x.status, x.failed = fault.Status, codeOf(fault)
 	if x.client != nil {
 		x.client.Fail(fault)
-		x.status = fault.Status
 		return nil
 	}
 	if strings.HasPrefix(x.w.Header().Get("Content-Type"), "text/event-stream") {
@@ -622,7 +602,13 @@ func (x *exchange) broken(err error) error {
 func (x *exchange) failStream(e *openai.Error) {
 	_, _ = x.w.Write(openai.StreamError(e))
 	_ = http.NewResponseController(x.w).Flush()
-	x.status = e.Status
+	x.status, x.failed = e.Status, codeOf(e)
+}
+
+// left is what Caddy is told of a client that left.
+func (x *exchange) left(err error) error {
+	x.status, x.failed = statusClientGone, codeClientGone
+	return caddyhttp.Error(statusClientGone, err)
 }
 
 // fail tells the client of an error of an answer that has not begun. It returns what Caddy is to know of it.
@@ -634,8 +620,7 @@ func (x *exchange) fail(err error) error {
 		return err
 	}
 	if gone := x.r.Context().Err() != nil; gone || errors.Is(err, openai.ErrClientGone) {
-		x.status = statusClientGone
-		return caddyhttp.Error(statusClientGone, err)
+		return x.left(err)
 	}
 	e := x.apiError(err)
 	if e.Status >= http.StatusInternalServerError && x.model != nil {
@@ -645,7 +630,7 @@ func (x *exchange) fail(err error) error {
 		x.failStream(e)
 		return nil
 	}
-	x.status = e.Status
+	x.status, x.failed = e.Status, codeOf(e)
 	e.WriteTo(x.w)
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"assistant/internal/keys"
 	"assistant/internal/openai"
@@ -83,13 +84,23 @@ func (h *Handler) Validate() error {
 // requestIDHeader names a request in logs of both sides. OpenAI's SDKs show it as request_id.
 const requestIDHeader = "X-Request-Id"
 
-// setRequestID keeps the client's own id if it is one that can be printed, and makes one up otherwise.
+// clientIDHeader is where OpenAI's own API takes an id from (https://platform.openai.com/docs/api-reference/debugging-requests).
+const clientIDHeader = "X-Client-Request-Id"
+
+// setRequestID keeps the client's own id if it is one that can be printed, and makes one up otherwise. The engine is told it too.
 func setRequestID(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get(requestIDHeader)
 	if !printable(id) {
+		id = r.Header.Get(clientIDHeader)
+	}
+	if !printable(id) {
 		id = newRequestID()
 	}
-	w.Header()[requestIDHeader] = []string{id}
+	header := []string{id}
+	w.Header()[requestIDHeader], r.Header[requestIDHeader] = header, header
+	if extra := accessLogFields(r); extra != nil {
+		extra.Set(zap.String("request_id", id))
+	}
 }
 
 // newRequestID makes up an id. It is a name, not a secret.

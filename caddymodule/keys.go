@@ -79,7 +79,7 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Ke
 			err = fmt.Errorf("%w, which pages of %s need as they are not in cors_origins", err, foreign)
 		}
 		w.Header().Set("Www-Authenticate", "Bearer")
-		openai.InvalidKey(err.Error()).WriteTo(w)
+		deny(w, r, openai.InvalidKey(err.Error()))
 		return nil, false
 	}
 	if extra := accessLogFields(r); extra != nil {
@@ -139,12 +139,12 @@ func (a *App) lookUp(ask func(*keys.Store) (*keys.Key, error), none error) (*key
 
 // begin takes the request's share of its key's bounds, and tells the client how much is left, as OpenAI does. It answers the
 // request and reports false if it has to come back later. end is to be called when the request has ended.
-func (h *Handler) begin(w http.ResponseWriter, key *keys.Key) (end func(), ok bool) {
+func (h *Handler) begin(w http.ResponseWriter, r *http.Request, key *keys.Key) (end func(), ok bool) {
 	if key == nil {
 		return func() {}, true
 	}
 	if limit := key.TokensPerMonth; limit > 0 && h.rt.usage.Month(key.Name) >= limit {
-		openai.KeyQuota(fmt.Sprintf("the API key %q has used up its %d tokens of this month (UTC)", key.Name, limit)).WriteTo(w)
+		deny(w, r, openai.KeyQuota(fmt.Sprintf("the API key %q has used up its %d tokens of this month (UTC)", key.Name, limit)))
 		return nil, false
 	}
 	now := time.Now()
@@ -153,7 +153,7 @@ func (h *Handler) begin(w http.ResponseWriter, key *keys.Key) (end func(), ok bo
 	tellLeft(w.Header(), "Requests", requests)
 	tellLeft(w.Header(), "Tokens", tokens)
 	if refusal != nil {
-		openai.KeyLimit(fmt.Sprintf("the API key %q has reached its limit of %s", key.Name, refusal.Why), refusal.Retry).WriteTo(w)
+		deny(w, r, openai.KeyLimit(fmt.Sprintf("the API key %q has reached its limit of %s", key.Name, refusal.Why), refusal.Retry))
 		return nil, false
 	}
 	return key.End, true

@@ -73,6 +73,7 @@ func (h *Handler) serveProps(w http.ResponseWriter, r *http.Request, key *keys.K
 
 // serveQuery has the model that the query names answer a request without a body.
 func (x *exchange) serveQuery() error {
+	x.open()
 	defer x.close()
 	if err := x.take(http.NoBody, 0, 0); err != nil {
 		return x.fail(err)

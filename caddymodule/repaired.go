@@ -84,6 +84,7 @@ func (x *exchange) sendRepaired(run *lifecycle.Running, to upstream.Transport) e
 func (x *exchange) repair(out *repairedWriter, run *lifecycle.Running, res *upstream.Response) (openai.Counts, error) {
 	from := noticed{res.Body, func() { x.answered(run) }}
 	if x.plan.Streams() && openai.IsStream(res.StatusCode, res.Header) {
+		x.streamed = true
 		if x.plan.WantsStream() {
 			return x.plan.Stream(out, from)
 		}

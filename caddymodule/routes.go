@@ -150,14 +150,14 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, ep endpo
 // admit lets requests in that may be asked.
 func (h *Handler) admit(x *exchange) error {
 	if x.r.Method != http.MethodPost {
-		openai.MethodNotAllowed(x.ep.allow()).WriteTo(x.w)
+		deny(x.w, x.r, openai.MethodNotAllowed(x.ep.allow()))
 		return nil
 	}
 	var ok bool
 	if x.key, ok = h.identify(x.w, x.r); !ok {
 		return nil
 	}
-	if x.end, ok = x.h.begin(x.w, x.key); !ok {
+	if x.end, ok = x.h.begin(x.w, x.r, x.key); !ok {
 		return nil
 	}
 	return x.serve()
@@ -172,7 +172,7 @@ func (h *Handler) serveRoute(w http.ResponseWriter, r *http.Request, to route) {
 	}
 	serve := to.methods[r.Method]
 	if serve == nil {
-		openai.MethodNotAllowed(to.allow()).WriteTo(w)
+		deny(w, r, openai.MethodNotAllowed(to.allow()))
 		return
 	}
 	var key *keys.Key

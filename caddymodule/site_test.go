@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -44,6 +45,8 @@ type site struct {
 	handler map[string]any
 	admin   map[string]any
 	more    map[string]any // apps beside ours and http
+	server  map[string]any // more of the HTTP server
+	before  []any          // handlers before ours
 }
 
 // newSite makes a site that does not run yet. When the test ends, no engine of it may be left.
@@ -94,18 +97,17 @@ func (s *site) tryLoad() error { return caddy.Load(s.json(), true) }
 
 // json is the configuration.
 func (s *site) json() []byte {
+	server := map[string]any{
+		"listen":          []string{cmp.Or(s.listen, "127.0.0.1:"+s.port)},
+		"automatic_https": map[string]any{"disable": true},
+		"routes": []any{map[string]any{"handle": append(slices.Clone(s.before),
+			s.handler,
+			map[string]any{"handler": "static_response", "status_code": 299, "body": "the next handler"},
+		)}},
+	}
+	maps.Copy(server, s.server)
 	apps := map[string]any{
-		"http": map[string]any{
-			"grace_period": "20s",
-			"servers": map[string]any{"site": map[string]any{
-				"listen":          []string{cmp.Or(s.listen, "127.0.0.1:"+s.port)},
-				"automatic_https": map[string]any{"disable": true},
-				"routes": []any{map[string]any{"handle": []any{
-					s.handler,
-					map[string]any{"handler": "static_response", "status_code": 299, "body": "the next handler"},
-				}}},
-			}},
-		},
+		"http": map[string]any{"grace_period": "20s", "servers": map[string]any{"site": server}},
 	}
 	if s.app != nil {
 		apps["assistant"] = s.app

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/VictoriaMetrics/metrics"
 
@@ -29,6 +30,7 @@ type modelStats struct {
 	set                          *metrics.Set
 	name                         string
 	codes                        sync.Map // by status: *metrics.Counter
+	operations                   atomic.Pointer[map[string]*operationStats]
 }
 
 func newStats() *stats { return &stats{set: metrics.NewSet()} }
@@ -46,6 +48,7 @@ func (s *stats) of(model string) *modelStats {
 		promptTokens:   counter(fmt.Sprintf(`assistant_tokens_total{model=%q,type="prompt"}`, model)),
 		completeTokens: counter(fmt.Sprintf(`assistant_tokens_total{model=%q,type="completion"}`, model)),
 	}
+	m.operations.Store(&map[string]*operationStats{})
 	kept, _ := s.models.LoadOrStore(model, m)
 	return kept.(*modelStats) //nolint:errcheck,forcetypeassert // nothing else is in there
 }
