@@ -2,10 +2,12 @@ package caddymodule
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"assistant/activator"
 	"assistant/internal/keys"
 	"assistant/internal/openai"
 )
@@ -16,6 +18,7 @@ func init() {
 	routes["/models"] = get((*Handler).serveModelsAnew)
 	routes["/models/load"] = post((*Handler).loadModel)
 	routes["/models/unload"] = post((*Handler).unloadModel)
+	routes["/models/sse"] = get((*Handler).serveModelEvents)
 	routes["/props"] = get((*Handler).serveProps)
 }
 
@@ -53,6 +56,54 @@ func (h *Handler) unloadModel(w http.ResponseWriter, r *http.Request, key *keys.
 	h.audit(w, r, key, "unload", m.Name, nil)
 	h.rt.act.Unload(m.Key, false)
 	writeJSON(w, http.StatusOK, success)
+}
+
+// serveModelEvents tells what becomes of models, in llama.cpp's words. The first events are how those in use stand.
+func (h *Handler) serveModelEvents(w http.ResponseWriter, r *http.Request, key *keys.Key) {
+	h.follow(w, r, key, func(e activator.Event) (out []byte) {
+		switch e.Kind {
+		case activator.EventSnapshot:
+			for _, m := range e.InUse {
+				out = append(out, modelStatus(m.Model, statusOf(m.State), m.Error)...)
+			}
+		case activator.EventCatalog:
+			out = modelEvent(llamaEvent{Model: "*", Event: "models_reload"})
+		case activator.EventStarting, activator.EventReady, activator.EventFailed, activator.EventStopped:
+			out = modelStatus(e.Model, statusOf(string(e.Kind)), e.Error)
+		default: // what it has no words for
+		}
+		return out
+	})
+}
+
+// llamaEvent is an event as llama.cpp's router has it.
+type llamaEvent struct {
+	Model string     `json:"model"`
+	Event string     `json:"event"`
+	Data  *llamaData `json:"data,omitempty"`
+}
+
+type llamaData struct {
+	Status string `json:"status"`
+	Failed bool   `json:"failed,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+func modelEvent(e llamaEvent) []byte { return fmt.Appendf(nil, "data: %s\n\n", openai.Marshal(e)) }
+
+func modelStatus(model, status, failure string) []byte {
+	return modelEvent(llamaEvent{model, "model_status", &llamaData{status, failure != "", failure}})
+}
+
+// statusOf is llama.cpp's word for a state.
+func statusOf(state string) string {
+	switch state {
+	case string(activator.EventStarting):
+		return openai.StatusLoading
+	case string(activator.EventReady), string(activator.EventDraining):
+		return openai.StatusLoaded
+	}
+	return openai.StatusUnloaded
 }
 
 // serveProps tells what the router is; with ?model= what that model's engine says of itself.

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"bufio"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -40,6 +41,51 @@ func TestLlamaCppRouterContract(t *testing.T) {
 	if a := s.get("/models?reload=1"); a.status != http.StatusOK || !strings.Contains(a.body, `"id":"new"`) {
 		t.Errorf("list: status %d: %s", a.status, a.body)
 	}
+}
+
+// What llama.cpp's router tells of its models while they come and go.
+func TestLlamaCppEvents(t *testing.T) {
+	s := newSite(t)
+	s.model("m", "", "--start-delay", "50ms")
+	s.model("bad", "", "--exit-code", "3")
+	s.start()
+	s.chat("m")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/models/sse", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := visitor.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	st := &stream{tb: t, res: res, buf: bufio.NewReader(res.Body)}
+	expect := func(what string, want ...string) {
+		t.Helper()
+		for {
+			data, ok := st.next()
+			if !ok {
+				t.Fatalf("the stream ended before %s", what)
+			}
+			all := true
+			for _, w := range want {
+				all = all && strings.Contains(data, w)
+			}
+			if all {
+				return
+			}
+		}
+	}
+	expect("how it stands", `"model":"m","event":"model_status","data":{"status":"loaded"`)
+	s.ask(http.MethodPost, "/models/unload", `{"model":"m"}`)
+	expect("unloaded", `"model":"m"`, `"status":"unloaded"`)
+	s.ask(http.MethodPost, "/models/load", `{"model":"m"}`)
+	expect("loading", `"model":"m"`, `"status":"loading"`)
+	expect("loaded", `"model":"m"`, `"status":"loaded"`)
+	s.ask(http.MethodPost, "/models/load", `{"model":"bad"}`)
+	expect("failed", `"model":"bad"`, `"failed":true`, `"error":"`)
+	s.model("new", "")
+	expect("the list anew", `"event":"models_reload"`)
 }
 
 // Open WebUI's "LM Studio" connections.
