@@ -177,7 +177,10 @@ func (x *exchange) read() error {
 	if !x.ep.form && kind != "" && !mayBeJSON(kind) {
 		return openai.UnsupportedMedia(kind)
 	}
-	if err := x.take(x.r.Body, x.r.ContentLength, x.h.app.MaxBody); err != nil {
+	body, end := bounded(x.w, x.r.Body)
+	err := x.take(body, x.r.ContentLength, x.h.app.MaxBody)
+	end()
+	if err != nil {
 		return err
 	}
 	if x.ep.api != nil {
@@ -188,7 +191,6 @@ func (x *exchange) read() error {
 	if x.ep.path != "" {
 		x.readdress(x.ep.path)
 	}
-	var err error
 	if x.ep.form {
 		x.req, err = openai.ScanMultipart(bytes.NewReader(x.body.Bytes()), kind)
 	} else {
