@@ -141,6 +141,7 @@ func (s *state) measured(in *lifecycle.Instance, used machine.Amount, now time.T
 		return
 	}
 	before := in.Reserved
+	in.Used = used
 	in.Reserved.Host = max(before.Host, used.Host)
 	for i := range used.Device {
 		in.Reserved.Device[i] = max(before.Device[i], used.Device[i])

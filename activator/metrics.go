@@ -94,21 +94,22 @@ func (a *Activator) memoryGauges() string {
 	if !s.machine.Limited {
 		return ""
 	}
-	var reserved machine.Amount
+	var reserved, used machine.Amount
 	for _, in := range s.live {
-		reserved = reserved.Plus(in.Reserved)
+		reserved, used = reserved.Plus(in.Reserved), used.Plus(in.Used)
 	}
 	freeing := s.stillFreeing()
 	var b strings.Builder
-	pool := func(name string, room, reserved, freeing int64) {
+	pool := func(name string, room, reserved, measured, freeing int64) {
 		fmt.Fprintf(&b, "assistant_memory_bytes{pool=%q,of=\"room\"} %d\n", name, room)
 		fmt.Fprintf(&b, "assistant_memory_bytes{pool=%q,of=\"reserved\"} %d\n", name, reserved)
+		fmt.Fprintf(&b, "assistant_memory_bytes{pool=%q,of=\"measured\"} %d\n", name, measured)
 		fmt.Fprintf(&b, "assistant_memory_bytes{pool=%q,of=\"freeing\"} %d\n", name, freeing)
 	}
-	pool("host", s.machine.Room.Host, reserved.Host, freeing.Host)
+	pool("host", s.machine.Room.Host, reserved.Host, used.Host, freeing.Host)
 	for i, d := range s.machine.Devices {
 		if i < machine.MaxDevices && !d.Unified {
-			pool(d.Name, s.machine.Room.Device[i], reserved.Device[i], freeing.Device[i])
+			pool(d.Name, s.machine.Room.Device[i], reserved.Device[i], used.Device[i], freeing.Device[i])
 		}
 	}
 	fmt.Fprintf(&b, "assistant_machine_busy %d\n", count(s.machine.Busy))

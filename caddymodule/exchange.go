@@ -314,7 +314,9 @@ func (x *exchange) unserved() error {
 // activator gives then: not a byte of the request was sent.
 func (x *exchange) answer() error {
 	for try := 1; ; try++ {
+		asked := time.Now()
 		lease, err := x.acquire()
+		x.traceActivation(asked, &lease, err)
 		if err != nil {
 			return err
 		}
@@ -325,7 +327,7 @@ func (x *exchange) answer() error {
 	}
 }
 
-func (x *exchange) answerBy(lease *activator.Lease) error {
+func (x *exchange) answerBy(lease *activator.Lease) (err error) {
 	defer lease.Release() // on a panic too
 	x.tell(lease)
 	if call, ok := x.call.(*responses.Call); ok {
@@ -335,7 +337,10 @@ func (x *exchange) answerBy(lease *activator.Lease) error {
 	x.run.Began(x.conversation)
 	stop := x.bePatient()
 	defer stop()
-	err := x.send(x.run)
+	if span := x.engineSpan(); span != nil {
+		defer func() { x.endEngineSpan(span, err) }()
+	}
+	err = x.send(x.run)
 	if unreachable(err) {
 		lease.Unreachable()
 	}
@@ -607,6 +612,11 @@ func (x *exchange) failStream(e *openai.Error) {
 	x.status, x.failed = e.Status, codeOf(e)
 }
 
+// gone reports whether the client left before it was told of the error.
+func (x *exchange) gone(err error) bool {
+	return x.r.Context().Err() != nil || errors.Is(err, openai.ErrClientGone)
+}
+
 // left is what Caddy is told of a client that left.
 func (x *exchange) left(err error) error {
 	x.status, x.failed = statusClientGone, codeClientGone
@@ -621,7 +631,7 @@ func (x *exchange) fail(err error) error {
 	if handled(err) {
 		return err
 	}
-	if gone := x.r.Context().Err() != nil; gone || errors.Is(err, openai.ErrClientGone) {
+	if x.gone(err) {
 		return x.left(err)
 	}
 	e := x.apiError(err)

@@ -72,6 +72,7 @@ type Instance struct {
 	Offload   *engine.Offload  // what the engine is told of devices; nil = nothing
 	Placement memory.Placement // where its memory was reserved when it was started
 	Reserved  machine.Amount   // what is reserved: the placement's, or more where more was measured
+	Used      machine.Amount   // what it had when it was measured last; zero = it was not yet
 
 	// Running is nil until ready.
 	Running *Running
