@@ -30,9 +30,10 @@ type Shaping struct {
 }
 
 // Apply returns a copy of a body with the shape put on it; req is what [Scan] made of it. All other bytes stay as they are. Errors are
-// *Error with status 400: what has a cap is no number.
+// *Error with status 400: what has a cap is no number, or what the shape is about is given twice, so that engines could differ in which
+// they obey.
 func (s *Shape) Apply(body []byte, req Request, how Shaping) ([]byte, error) {
-	e := &shaper{shape: s, body: body, given: map[string]bool{}, how: how}
+	e := &shaper{shape: s, body: body, nulls: map[string][2]int{}, seen: map[string]bool{}, given: map[string]bool{}, how: how}
 	scan := scanner{b: body}
 	scan.space()
 	if err := scan.object(1, e.field); err != nil {
@@ -54,6 +55,8 @@ type shaper struct {
 	body  []byte
 	how   Shaping
 	edits []edit
+	seen  map[string]bool   // what the shape is about and the request has
+	nulls map[string][2]int // where that is null
 	given map[string]bool // parameters that are set, by the request or by us
 }
 
@@ -79,12 +82,49 @@ func limit[V any](of map[string]V) (v V, ok bool) {
 	return v, false
 }
 
-// field looks at a field of the request. Of repeated ones each is, as engines differ in which they obey.
+// cap is the most that a parameter may be.
+func (s *Shape) cap(name string) (most float64, capped bool) {
+	if isLimit(name) {
+		return limit(s.Caps)
+	}
+	most, capped = s.Caps[name]
+	return most, capped
+}
+
+// capped is a value of a parameter, or its cap if that is less.
+func (s *Shape) capped(name, value string) string {
+	most, capped := s.cap(name)
+	if n, err := strconv.ParseFloat(value, 64); capped && err == nil && (n > most || n < 0 && isLimit(name)) {
+		return number(most)
+	}
+	return value
+}
+
+// isAbout reports whether the shape has a say in a field.
+func (e *shaper) isAbout(name string) bool {
+	_, forced := e.shape.Forced[name]
+	_, byDefault := e.shape.Defaults[name]
+	if isLimit(name) {
+		_, forced = limit(e.shape.Forced)
+		_, byDefault = limit(e.shape.Defaults)
+	}
+	_, capped := e.shape.cap(name)
+	return forced || byDefault || capped || name == "messages" && e.shape.System != ""
+}
+
+// field looks at a field of the request.
 func (e *shaper) field(key []byte, from, to int) error {
 	name, value := string(key), string(e.body[from:to])
+	if !e.isAbout(name) {
+		return nil
+	}
+	if e.seen[name] {
+		return InvalidRequest(name, fmt.Sprintf("%q is given more than once", name))
+	}
+	e.seen[name] = true
 	set := func(value string) { e.edits = append(e.edits, edit{[2]int{from, to}, name, value}) }
 	if forced, ok := e.shape.Forced[name]; ok {
-		set(forced)
+		set(e.shape.capped(name, forced))
 		e.give(name)
 		return nil
 	}
@@ -93,26 +133,18 @@ func (e *shaper) field(key []byte, from, to int) error {
 		return nil
 	}
 	if value == "null" {
-		if byDefault, ok := e.shape.Defaults[name]; ok {
-			set(byDefault)
-			e.give(name)
-		}
+		e.nulls[name] = [2]int{from, to} // as good as missing
 		return nil
 	}
 	e.give(name)
-	most, capped := e.shape.Caps[name]
-	if isLimit(name) {
-		most, capped = limit(e.shape.Caps)
-	}
-	if !capped {
+	if _, capped := e.shape.cap(name); !capped {
 		return nil
 	}
-	n, err := strconv.ParseFloat(value, 64)
-	if err != nil {
+	if _, err := strconv.ParseFloat(value, 64); err != nil {
 		return InvalidRequest(name, fmt.Sprintf("%q must be a number", name))
 	}
-	if n > most || n < 0 && isLimit(name) {
-		set(number(most))
+	if within := e.shape.capped(name, value); within != value {
+		set(within)
 	}
 	return nil
 }
@@ -126,13 +158,21 @@ func (e *shaper) give(name string) {
 	}
 }
 
-// missing sets what the request does not give.
+// missing sets what the request does not give. A null is replaced: engines obey the last of a field that is there twice, and take null for
+// no bound.
 func (e *shaper) missing() {
 	add := func(name, value string) {
-		if !e.given[name] && (e.how.Answers || !isLimit(name)) {
-			e.edits = append(e.edits, edit{name: name, value: value})
-			e.give(name)
+		if e.given[name] || isLimit(name) && !e.how.Answers {
+			return
 		}
+		set := edit{span: e.nulls[name], name: name, value: e.shape.capped(name, value)}
+		for _, other := range limitNames {
+			if isLimit(name) && set.span == [2]int{} {
+				set.span = e.nulls[other]
+			}
+		}
+		e.edits = append(e.edits, set)
+		e.give(name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.shape.Forced)) {
 		add(name, e.shape.Forced[name])
