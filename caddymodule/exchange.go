@@ -273,11 +273,11 @@ func (x *exchange) find() error {
 		return err
 	}
 	name := first(x.req.Model, defaultAlias)
-	m, ok := x.h.rt.catalog.Load().Resolve(name, x.ep.kind)
+	m, ok := named(x.h.rt.catalog.Load(), x.key, name, x.ep.kind)
 	if _, tagged := x.call.(*ollama.Call); !ok && tagged { // the tag was taken off, but may have been the name's own
-		m, ok = x.h.rt.catalog.Load().Resolve(name+ollamaTag, x.ep.kind)
+		m, ok = named(x.h.rt.catalog.Load(), x.key, name+ollamaTag, x.ep.kind)
 	}
-	if !ok || !may(x.key, m) {
+	if !ok {
 		if x.req.Model == "" {
 			return openai.ModelRequired()
 		}

@@ -72,8 +72,8 @@ func (x *exchange) unavailable(err error) bool {
 
 // fallback is the model of that name, if the key may use it and it answers such requests; else nil.
 func (x *exchange) fallback(name string) *modeldir.Model {
-	m, ok := x.h.rt.catalog.Load().Resolve(name, x.ep.kind)
-	if !ok || m == x.model || !may(x.key, m) || !x.ep.any && !engine.For(m).Serves(m, x.ep.kind) {
+	m, ok := named(x.h.rt.catalog.Load(), x.key, name, x.ep.kind)
+	if !ok || m == x.model || !x.ep.any && !engine.For(m).Serves(m, x.ep.kind) {
 		return nil
 	}
 	return m

@@ -35,8 +35,8 @@ func (h *Handler) serveModelCard(w http.ResponseWriter, r *http.Request, key *ke
 		id = plain
 	}
 	view := h.rt.view()
-	m, ok := view.catalog.Resolve(id, modeldir.Chat)
-	if !ok || !may(key, m) {
+	m, ok := named(view.catalog, key, id, modeldir.Chat)
+	if !ok {
 		openai.ModelNotFound(id).WriteTo(w)
 		return
 	}

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"assistant/internal/keys"
 	"assistant/lifecycle/gguf/gguftest"
 )
 
@@ -82,6 +84,37 @@ func TestFallbacksAreTheKeys(t *testing.T) {
 	}
 	if a := s.ask(http.MethodPost, chatPath, question("m-other"), "Authorization", "Bearer "+alice); a.status != http.StatusOK {
 		t.Errorf("by one that she may use: status %d: %s", a.status, a.body)
+	}
+}
+
+// Who may use a variant may not use its model, and who may use a name may use it where a pattern stands for it.
+func TestKeysAndOtherNames(t *testing.T) {
+	s := newSite(t)
+	s.model("big", "aliases = [\"gpt-*\"]\n[[variants]]\nname = \"small\"\ncaps = { max_tokens = 2 }", "--tokens", "3")
+	file := filepath.Join(s.root, "keys.toml")
+	all := ""
+	secrets := map[string]string{}
+	for name, models := range map[string]string{"variant": "small", "pattern": "gpt-4o", "all": "*"} {
+		key, sum := keys.New()
+		secrets[name] = key
+		all += fmt.Sprintf("[[keys]]\nname = %q\nsha256 = %q\nmodels = [%q]\n", name, sum, models)
+	}
+	if err := os.WriteFile(file, []byte(all), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.app["keys"] = file
+	s.start()
+	for who, may := range map[string]map[string]bool{
+		"variant": {"small": true, "big": false, "gpt-4o": false},
+		"pattern": {"small": false, "big": false, "gpt-4o": true, "gpt-4": false},
+		"all":     {"small": true, "big": true, "gpt-4": true},
+	} {
+		for model, want := range may {
+			a := s.ask(http.MethodPost, chatPath, question(model), "Authorization", "Bearer "+secrets[who])
+			if got := a.status == http.StatusOK; got != want || !got && a.status != http.StatusNotFound {
+				t.Errorf("%s asks %s: status %d", who, model, a.status)
+			}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package modeldir
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,6 +120,32 @@ func TestResolvePatternsAndVariants(t *testing.T) {
 	}
 	if n := len(c.Models()); n != 2 {
 		t.Errorf("%d models, want 2", n)
+	}
+}
+
+// Of patterns that leave equally much open the first file's counts, in whatever order files are read; a name beyond all bounds is none's.
+func TestResolvePatternsInFileOrder(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "a.toml", "model_path = 'a'\naliases = ['x*']")
+	write(t, dir, "b.toml", "model_path = 'b'\naliases = ['x?', 'gpt-*']")
+	write(t, dir, "c.toml", "model_path = 'c'\naliases = ['gpt-*']")
+	for range 20 { // the sources are in no order
+		c, err := LoadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, _ := c.Resolve("xy", Chat); m == nil || m.Name != "a" {
+			t.Fatalf("xy is %+v", m)
+		}
+		if m, ok := c.Resolve("x"+strings.Repeat("y", maxNameLength), Chat); ok {
+			t.Fatalf("a long name is %+v", m)
+		}
+		if f := c.Faults(); len(f) != 1 || !strings.Contains(f[0].Err.Error(), `"gpt-*" is taken by model "b"`) {
+			t.Fatalf("faults %v", f)
+		}
+		if c.Has("xy") || !c.Has("x*") {
+			t.Fatal("what a pattern stands for counts as somebody's name, or the pattern does not")
+		}
 	}
 }
 
