@@ -103,10 +103,10 @@ func (x *exchange) serveBy(m *modeldir.Model) {
 	x.model, x.stats, x.conversation = m, x.h.rt.stats.of(m.Name), 0
 }
 
-// shape puts the model's own shape on the request.
+// shape puts the model's own shape on the request, if that is for what the model is for.
 func (x *exchange) shape() error {
 	shape := (*openai.Shape)(x.model.Shape)
-	if shape == nil || x.ep.any || x.ep.form {
+	if shape == nil || x.ep.any || x.ep.form || x.ep.kind != x.model.Kind {
 		return nil
 	}
 	chat := x.ep.joins && x.ep.join == openai.Chat

@@ -36,6 +36,9 @@ forced = { seed = 7, model = "m" }
 		if e.Body != `{"seed":7,"temperature":0.5,"max_tokens":9,"model":"m","prompt":"Hi"}` {
 			t.Errorf("a text: %s", e.Body)
 		}
+		if e := s.ask(http.MethodPost, "/v1/embeddings", `{"model":"m","input":"x"}`).echo(t); e.Body != `{"model":"m","input":"x"}` {
+			t.Errorf("what the model is not for: %s", e.Body)
+		}
 		if n := len(s.started()); n != 1 {
 			t.Errorf("%d engines were started, want 1", n)
 		}
