@@ -166,6 +166,8 @@ func TestListTellsWhatTheFileSays(t *testing.T) {
 	t.Setenv("LLAMA_SERVER", s.engine)
 	s.file("m", fmt.Sprintf("model_path = %q\nengine = \"llama-server\"\n", file))
 	s.file("sees", fmt.Sprintf("model_path = %q\nengine = \"llama-server\"\nctx_size = 77\nargs = [\"--mmproj\", %q]\n", file, file))
+	s.file("args", fmt.Sprintf("model_path = %q\nengine = \"llama-server\"\nctx_size = 77\nargs = [\"--mmproj=%s\", \"-c\", \"88\"]\n", file, file))
+	s.file("env", fmt.Sprintf("model_path = %q\nengine = \"llama-server\"\nctx_size = 77\nargs = [\"-c\", \"0\"]\nenv = { LLAMA_ARG_MMPROJ = %q }\n", file, file))
 	s.start()
 	card := func(id string) (c struct {
 		ContextLength int `json:"context_length"`
@@ -183,6 +185,11 @@ func TestListTellsWhatTheFileSays(t *testing.T) {
 	s.eventually("the file was read", func() bool { return card("m").ContextLength == 2048 })
 	if c := card("sees"); c.ContextLength != 77 || strings.Join(c.Architecture.In, " ") != "text image" {
 		t.Errorf("%+v", c)
+	}
+	for id, context := range map[string]int{"args": 88, "env": 2048} {
+		if c := card(id); c.ContextLength != context || strings.Join(c.Architecture.In, " ") != "text image" {
+			t.Errorf("%s: %+v", id, c)
+		}
 	}
 	picture := `{"model":%q,"messages":[{"role":"user","content":[{"type":"text","text":"What is this?"},{"type":"image_url","image_url":{"url":"data:,"}}]}]}`
 	a := s.ask(http.MethodPost, chatPath, fmt.Sprintf(picture, "m"))
