@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"bytes"
 	"errors"
 
 	"assistant/activator"
@@ -110,15 +109,19 @@ func (x *exchange) shape() error {
 		return nil
 	}
 	chat := x.ep.joins && x.ep.join == openai.Chat
-	body, err := shape.Apply(x.body.Bytes(), x.req, openai.Shaping{Chat: chat, Answers: x.ep.joins})
-	if err != nil {
+	pieces, err := shape.Apply(x.body.Bytes(), x.req, openai.Shaping{Chat: chat, Answers: x.ep.joins})
+	if err != nil || pieces == nil {
 		return err
+	}
+	size := int64(0)
+	for _, piece := range pieces {
+		size += int64(len(piece))
 	}
 	asked := x.body
 	if len(x.fallbacks) > 0 {
 		x.body = nil // take would close it
 	}
-	if err := x.take(bytes.NewReader(body), int64(len(body)), int64(len(body))); err != nil {
+	if err := x.take(&pieces, size, size); err != nil {
 		x.body = asked
 		return err
 	}

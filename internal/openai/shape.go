@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 )
@@ -29,10 +30,11 @@ type Shaping struct {
 	Answers bool // its answer is bounded in tokens
 }
 
-// Apply returns a copy of a body with the shape put on it; req is what [Scan] made of it. All other bytes stay as they are. Errors are
+// Apply returns a body with the shape put on it, in pieces that follow one another and are the body's own where nothing is changed: a body
+// may be long. nil is for one that stays as it is. req is what [Scan] made of it. Errors are
 // *Error with status 400: what has a cap is no number, or what the shape is about is given twice, so that engines could differ in which
 // they obey.
-func (s *Shape) Apply(body []byte, req Request, how Shaping) ([]byte, error) {
+func (s *Shape) Apply(body []byte, req Request, how Shaping) (net.Buffers, error) {
 	e := &shaper{shape: s, body: body, nulls: map[string][2]int{}, seen: map[string]bool{}, given: map[string]bool{}, how: how}
 	scan := scanner{b: body}
 	scan.space()
@@ -45,8 +47,13 @@ func (s *Shape) Apply(body []byte, req Request, how Shaping) ([]byte, error) {
 			return nil, blame(err)
 		}
 	}
+	if len(e.edits) == 0 {
+		return nil, nil
+	}
 	sortEdits(e.edits)
-	return edited(body, req.first, e.edits), nil
+	var pieces net.Buffers
+	splice(body, req.first, e.edits, func(piece []byte) { pieces = append(pieces, piece) })
+	return pieces, nil
 }
 
 // shaper puts a shape on a body.
@@ -57,7 +64,7 @@ type shaper struct {
 	edits []edit
 	seen  map[string]bool   // what the shape is about and the request has
 	nulls map[string][2]int // where that is null
-	given map[string]bool // parameters that are set, by the request or by us
+	given map[string]bool   // parameters that are set, by the request or by us
 }
 
 func isLimit(name string) bool { return slices.Contains(limitNames, name) }

@@ -69,6 +69,15 @@ func TestShapeTellsTheSystemPrompt(t *testing.T) {
 	}
 }
 
+// applied is Apply in one piece.
+func (s *Shape) applied(body []byte, req Request) ([]byte, error) {
+	pieces, err := s.Apply(body, req, Shaping{Chat: true, Answers: true})
+	if pieces == nil {
+		return body, err
+	}
+	return bytes.Join(pieces, nil), err
+}
+
 // checkShape compares; want is a parameter's name where that is to be refused.
 func checkShape(t *testing.T, s *Shape, body, want string) {
 	t.Helper()
@@ -76,7 +85,7 @@ func checkShape(t *testing.T, s *Shape, body, want string) {
 	if err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
-	got, err := s.Apply([]byte(body), req, Shaping{Chat: true, Answers: true})
+	got, err := s.applied([]byte(body), req)
 	var api *Error
 	switch {
 	case want[0] != '{':
@@ -103,7 +112,7 @@ func FuzzShape(f *testing.F) {
 		if err != nil {
 			return
 		}
-		got, err := testShape.Apply(body, req, Shaping{Chat: true, Answers: true})
+		got, err := testShape.applied(body, req)
 		if err != nil {
 			return
 		}
