@@ -54,7 +54,7 @@ func (h *Handler) foreign(r *http.Request) string {
 const exposed = "X-Request-Id, Request-Id, Retry-After, Retry-After-Ms, X-Should-Retry, " +
 	"X-Ratelimit-Limit-Requests, X-Ratelimit-Remaining-Requests, X-Ratelimit-Reset-Requests, " +
 	"X-Ratelimit-Limit-Tokens, X-Ratelimit-Remaining-Tokens, X-Ratelimit-Reset-Tokens, " +
-	"Server-Timing, " + ignoredHeader + ", " + prunedHeader
+	"Server-Timing, " + modelHeader + ", " + fallbackHeader + ", " + ignoredHeader + ", " + prunedHeader
 
 // preflightAge is for how long browsers may remember what they were told, in seconds: a day, though all take less.
 const preflightAge = "86400"

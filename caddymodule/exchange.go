@@ -55,7 +55,8 @@ type exchange struct {
 	plan    *openai.Plan   // what its engine's dialect needs; nil = nothing
 	planned openai.Repairs // of the kind of engine that the plan is for
 
-	patience *patience // nil = none is needed
+	fallbacks []string  // of the model that was asked, those that were not tried yet
+	patience  *patience // nil = none is needed
 
 	conversation uint64             // what further turns have in common; 0 = none, or nobody cares
 	run          *lifecycle.Running // that answers, or did; nil before
@@ -274,17 +275,17 @@ func (x *exchange) find() error {
 		return err
 	}
 	name := first(x.req.Model, defaultAlias)
-	m, ok := x.h.rt.catalog.Load().Resolve(name, x.ep.kind)
+	m, ok := named(x.h.rt.catalog.Load(), x.key, name, x.ep.kind)
 	if _, tagged := x.call.(*ollama.Call); !ok && tagged { // the tag was taken off, but may have been the name's own
-		m, ok = x.h.rt.catalog.Load().Resolve(name+ollamaTag, x.ep.kind)
+		m, ok = named(x.h.rt.catalog.Load(), x.key, name+ollamaTag, x.ep.kind)
 	}
-	if !ok || !may(x.key, m) {
+	if !ok {
 		if x.req.Model == "" {
 			return openai.ModelRequired()
 		}
 		return openai.ModelNotFound(name)
 	}
-	x.model = m
+	x.model, x.fallbacks = m, m.Fallbacks
 	if x.r.URL.RawQuery != "" && x.r.URL.Query().Get("autoload") == "false" && !x.h.rt.loaded(m) {
 		return openai.NotLoaded(name)
 	}
@@ -415,7 +416,11 @@ func (x *exchange) keepAlive(how string) {
 // tell says what became of the wait, and to the client after a cold start how long its parts took.
 func (x *exchange) tell(lease *activator.Lease) {
 	x.leased(lease)
-	if x.cold && !x.early {
+	if x.early {
+		return
+	}
+	x.w.Header()[modelHeader] = x.stats.header
+	if x.cold {
 		run := lease.Running()
 		x.w.Header().Set("Server-Timing", fmt.Sprintf("spawn;dur=%.1f, ready;dur=%.1f, queue;dur=%.1f",
 			millis(run.Spawned), millis(run.Loaded), millis(x.waited)))

@@ -1,8 +1,10 @@
 package caddymodule
 
 import (
+	"cmp"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,8 +41,13 @@ func (s snapshot) facts(m *modeldir.Model) facts {
 	return facts{}
 }
 
-// learn reads what the files of models say, of those that changed since.
+// learn reads what the files of models say, of those that changed since. One that several models have is read once: a header takes
+// milliseconds, and there may be thousands of models.
 func (rt *runtime) learn(models []*modeldir.Model, known map[string]*facts) (news bool) {
+	read := make(map[fileStamp]*facts, len(known))
+	for _, f := range known {
+		read[f.stamp] = f
+	}
 	for _, m := range models {
 		if m.ModelPath == "" {
 			continue
@@ -53,7 +60,10 @@ func (rt *runtime) learn(models []*modeldir.Model, known map[string]*facts) (new
 		if before := known[m.Key]; before != nil && before.stamp == stamp {
 			continue
 		}
-		known[m.Key], news = readFacts(stamp, info.ModTime()), true
+		if read[stamp] == nil {
+			read[stamp] = readFacts(stamp, info.ModTime())
+		}
+		known[m.Key], news = read[stamp], true
 	}
 	return news
 }
@@ -85,14 +95,32 @@ var projectors = []string{"--mmproj", "-mm", "--mmproj-url", "-mmu", "--llava-mm
 
 // projectorOf is the file of a model's projector; "" = it has none.
 func projectorOf(m *modeldir.Model) string {
+	return cmp.Or(argumentOf(m, projectors...), m.Env["LLAMA_ARG_MMPROJ"], m.Env["LLAMA_ARG_MMPROJ_URL"])
+}
+
+// argumentOf is what follows the last of some flags among a model's arguments; "" = none is there.
+func argumentOf(m *modeldir.Model, flags ...string) string {
 	for _, argv := range [][]string{m.Args, m.Command} {
-		for i, arg := range argv {
-			if i+1 < len(argv) && slices.Contains(projectors, arg) {
+		for i, arg := range slices.Backward(argv) {
+			name, value, joined := strings.Cut(arg, "=")
+			switch {
+			case !slices.Contains(flags, name):
+			case joined:
+				return value
+			case i+1 < len(argv):
 				return argv[i+1]
 			}
 		}
 	}
 	return ""
+}
+
+// contextOf is how many tokens of context a model's file asks for, by ctx_size or by its arguments, which go before; 0 = as its file has it.
+func contextOf(m *modeldir.Model) int {
+	if n, err := strconv.Atoi(argumentOf(m, "-c", "--ctx-size")); err == nil {
+		return max(n, 0)
+	}
+	return m.CtxSize
 }
 
 // tools reports whether the model's way to write a chat has a place for tools.

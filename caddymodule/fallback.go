@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"bytes"
 	"errors"
 
 	"assistant/activator"
@@ -11,25 +10,44 @@ import (
 	"assistant/modeldir"
 )
 
-// modelHeader tells which model answered, where it is not the one that the client named.
-const modelHeader = "X-Assistant-Model"
+// What a client is told of who answered it.
+const (
+	modelHeader    = "X-Assistant-Model"    // the model, by its name
+	fallbackHeader = "X-Assistant-Fallback" // if it is not the one that was asked: the code of the error that the client would have got
+)
 
-// answerOrFallBack has the model answer, or one of its fallbacks if it can't be had. Each is tried once.
+// answerOrFallBack has the model answer, or one of its fallbacks if it can't be had. Each is tried once; theirs are not asked. If none can be
+// had, the client is told why the model that it asked can't.
 func (x *exchange) answerOrFallBack() error {
 	err := x.answer()
-	for _, name := range x.model.Fallbacks {
-		if !x.unavailable(err) {
-			return err
-		}
+	if len(x.fallbacks) == 0 || !x.unavailable(err) {
+		return err
+	}
+	asked, why := x.model, x.apiError(err).Code
+	for len(x.fallbacks) > 0 {
+		name := x.fallbacks[0]
+		x.fallbacks = x.fallbacks[1:]
 		m := x.fallback(name)
 		if m == nil {
 			continue
 		}
-		x.h.rt.log.Info("a fallback answers", "model", x.model.Name, "fallback", m.Name, "error", err)
-		if err = x.useInstead(m); err == nil {
-			err = x.answer()
+		if bad := x.useInstead(m); bad != nil {
+			x.h.rt.log.Info("a fallback can't answer such a request", "model", asked.Name, "fallback", m.Name, "error", bad)
+			continue
+		}
+		x.h.rt.log.Info("a fallback is asked", "model", asked.Name, "fallback", m.Name, "error", err)
+		if !x.early {
+			x.w.Header()[fallbackHeader] = []string{why}
+		}
+		if again := x.answer(); !x.unavailable(again) {
+			return again
 		}
 	}
+	if !x.early {
+		x.w.Header().Del(modelHeader)
+		x.w.Header().Del(fallbackHeader)
+	}
+	x.serveBy(asked)
 	return err
 }
 
@@ -53,8 +71,8 @@ func (x *exchange) unavailable(err error) bool {
 
 // fallback is the model of that name, if the key may use it and it answers such requests; else nil.
 func (x *exchange) fallback(name string) *modeldir.Model {
-	m, ok := x.h.rt.catalog.Load().Resolve(name, x.ep.kind)
-	if !ok || m == x.model || !may(x.key, m) || !x.ep.any && !engine.For(m).Serves(m, x.ep.kind) {
+	m, ok := named(x.h.rt.catalog.Load(), x.key, name, x.ep.kind)
+	if !ok || m == x.model || !x.ep.any && !engine.For(m).Serves(m, x.ep.kind) {
 		return nil
 	}
 	return m
@@ -72,27 +90,43 @@ func (x *exchange) useInstead(m *modeldir.Model) error {
 		req.Model = x.req.Model
 		x.req = req
 	}
-	x.model, x.stats = m, x.h.rt.stats.of(m.Name)
-	x.w.Header().Set(modelHeader, m.Name)
+	x.serveBy(m)
+	if err := x.detokenise(); err != nil {
+		return err
+	}
 	return x.fit()
 }
 
-// shape puts the model's own shape on the request.
+// serveBy makes a model the one that answers.
+func (x *exchange) serveBy(m *modeldir.Model) {
+	x.model, x.stats, x.conversation = m, x.h.rt.stats.of(m.Name), 0
+}
+
+// shape puts the model's own shape on the request, if that is for what the model is for.
 func (x *exchange) shape() error {
 	shape := (*openai.Shape)(x.model.Shape)
-	if shape == nil || x.ep.any || x.ep.form {
+	if shape == nil || x.ep.any || x.ep.form || x.ep.kind != x.model.Kind {
 		return nil
 	}
 	chat := x.ep.joins && x.ep.join == openai.Chat
-	body, err := shape.Apply(x.body.Bytes(), x.req, openai.Shaping{Chat: chat, Answers: x.ep.joins})
-	if err != nil {
+	pieces, err := shape.Apply(x.body.Bytes(), x.req, openai.Shaping{Chat: chat, Answers: x.ep.joins})
+	if err != nil || pieces == nil {
 		return err
 	}
-	if len(x.model.Fallbacks) > 0 {
-		x.asked, x.body = x.body, nil // take closes the body that was
+	size := int64(0)
+	for _, piece := range pieces {
+		size += int64(len(piece))
 	}
-	if err := x.take(bytes.NewReader(body), int64(len(body)), int64(len(body))); err != nil {
+	asked := x.body
+	if len(x.fallbacks) > 0 {
+		x.body = nil // take would close it
+	}
+	if err := x.take(&pieces, size, size); err != nil {
+		x.body = asked
 		return err
+	}
+	if len(x.fallbacks) > 0 {
+		x.asked = asked
 	}
 	named := x.req.Model
 	x.req, err = openai.Scan(x.body.Bytes())

@@ -173,3 +173,9 @@ func tellLeft(h http.Header, what string, left keys.Left) {
 func may(key *keys.Key, m *modeldir.Model) bool {
 	return key == nil || key.May(append([]string{m.Name}, m.Aliases...)...)
 }
+
+// named finds the model that has a name, if the key may use it: by that name, which may be one that an alias stands for, or by another.
+func named(c *modeldir.Catalog, key *keys.Key, name string, kind modeldir.Kind) (*modeldir.Model, bool) {
+	m, ok := c.Resolve(name, kind)
+	return m, ok && (may(key, m) || key.May(name))
+}

@@ -35,8 +35,8 @@ func (h *Handler) serveModelCard(w http.ResponseWriter, r *http.Request, key *ke
 		id = plain
 	}
 	view := h.rt.view()
-	m, ok := view.catalog.Resolve(id, modeldir.Chat)
-	if !ok || !may(key, m) {
+	m, ok := named(view.catalog, key, id, modeldir.Chat)
+	if !ok {
 		openai.ModelNotFound(id).WriteTo(w)
 		return
 	}
@@ -141,13 +141,9 @@ func (v view) card(m *modeldir.Model) openai.ModelCard {
 		tags = append(tags, string(role.Kind))
 	}
 	facts := v.facts(m)
-	context := m.CtxSize
-	if context == 0 {
-		context = facts.contextLength
-	}
 	return openai.ModelCard{
 		ID: m.Name, OwnedBy: owner, Name: m.Name, Aliases: m.Aliases, Tags: tags,
-		ContextLength: context, Architecture: modalities(m.Kind, facts), Status: v.status(m),
+		ContextLength: first(contextOf(m), facts.contextLength), Architecture: modalities(m.Kind, facts), Status: v.status(m),
 	}
 }
 

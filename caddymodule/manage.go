@@ -55,8 +55,8 @@ func (h *Handler) modelNamed(r *http.Request, key *keys.Key, name string) (*mode
 	if err := h.waitReady(r); err != nil {
 		return nil, err
 	}
-	m, ok := h.rt.catalog.Load().Resolve(name, modeldir.Chat)
-	if !ok || !may(key, m) {
+	m, ok := named(h.rt.catalog.Load(), key, name, modeldir.Chat)
+	if !ok {
 		return nil, openai.ModelNotFound(name)
 	}
 	return m, nil

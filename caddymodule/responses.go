@@ -104,7 +104,7 @@ func (x *exchange) serveLater(call *responses.Call) error {
 		return err
 	}
 	later := *x
-	x.body, x.end = nil, nil // they are its
+	x.body, x.asked, x.end = nil, nil, nil // they are its
 	later.r = x.r.Clone(ctx)
 	later.client = dialect.NewWriter(&discarded{http.Header{requestIDHeader: x.w.Header()[requestIDHeader]}}, call.ErrorBody)
 	later.client.Answers(call)

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"assistant/internal/keys"
 	"assistant/lifecycle/gguf/gguftest"
 )
 
@@ -33,6 +35,9 @@ forced = { seed = 7, model = "m" }
 		e := s.ask(http.MethodPost, "/v1/completions", `{"model":"v","prompt":"Hi"}`).echo(t)
 		if e.Body != `{"seed":7,"temperature":0.5,"max_tokens":9,"model":"m","prompt":"Hi"}` {
 			t.Errorf("a text: %s", e.Body)
+		}
+		if e := s.ask(http.MethodPost, "/v1/embeddings", `{"model":"m","input":"x"}`).echo(t); e.Body != `{"model":"m","input":"x"}` {
+			t.Errorf("what the model is not for: %s", e.Body)
 		}
 		if n := len(s.started()); n != 1 {
 			t.Errorf("%d engines were started, want 1", n)
@@ -85,6 +90,37 @@ func TestFallbacksAreTheKeys(t *testing.T) {
 	}
 }
 
+// Who may use a variant may not use its model, and who may use a name may use it where a pattern stands for it.
+func TestKeysAndOtherNames(t *testing.T) {
+	s := newSite(t)
+	s.model("big", "aliases = [\"gpt-*\"]\n[[variants]]\nname = \"small\"\ncaps = { max_tokens = 2 }", "--tokens", "3")
+	file := filepath.Join(s.root, "keys.toml")
+	all := ""
+	secrets := map[string]string{}
+	for name, models := range map[string]string{"variant": "small", "pattern": "gpt-4o", "all": "*"} {
+		key, sum := keys.New()
+		secrets[name] = key
+		all += fmt.Sprintf("[[keys]]\nname = %q\nsha256 = %q\nmodels = [%q]\n", name, sum, models)
+	}
+	if err := os.WriteFile(file, []byte(all), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.app["keys"] = file
+	s.start()
+	for who, may := range map[string]map[string]bool{
+		"variant": {"small": true, "big": false, "gpt-4o": false},
+		"pattern": {"small": false, "big": false, "gpt-4o": true, "gpt-4": false},
+		"all":     {"small": true, "big": true, "gpt-4": true},
+	} {
+		for model, want := range may {
+			a := s.ask(http.MethodPost, chatPath, question(model), "Authorization", "Bearer "+secrets[who])
+			if got := a.status == http.StatusOK; got != want || !got && a.status != http.StatusNotFound {
+				t.Errorf("%s asks %s: status %d", who, model, a.status)
+			}
+		}
+	}
+}
+
 func TestTimeoutsOfAModel(t *testing.T) {
 	overTransports(t, func(t *testing.T, s *site) {
 		const fallback = "\nfallbacks = [\"good\"]"
@@ -130,6 +166,8 @@ func TestListTellsWhatTheFileSays(t *testing.T) {
 	t.Setenv("LLAMA_SERVER", s.engine)
 	s.file("m", fmt.Sprintf("model_path = %q\nengine = \"llama-server\"\n", file))
 	s.file("sees", fmt.Sprintf("model_path = %q\nengine = \"llama-server\"\nctx_size = 77\nargs = [\"--mmproj\", %q]\n", file, file))
+	s.file("args", fmt.Sprintf("model_path = %q\nengine = \"llama-server\"\nctx_size = 77\nargs = [\"--mmproj=%s\", \"-c\", \"88\"]\n", file, file))
+	s.file("env", fmt.Sprintf("model_path = %q\nengine = \"llama-server\"\nctx_size = 77\nargs = [\"-c\", \"0\"]\nenv = { LLAMA_ARG_MMPROJ = %q }\n", file, file))
 	s.start()
 	card := func(id string) (c struct {
 		ContextLength int `json:"context_length"`
@@ -147,6 +185,11 @@ func TestListTellsWhatTheFileSays(t *testing.T) {
 	s.eventually("the file was read", func() bool { return card("m").ContextLength == 2048 })
 	if c := card("sees"); c.ContextLength != 77 || strings.Join(c.Architecture.In, " ") != "text image" {
 		t.Errorf("%+v", c)
+	}
+	for id, context := range map[string]int{"args": 88, "env": 2048} {
+		if c := card(id); c.ContextLength != context || strings.Join(c.Architecture.In, " ") != "text image" {
+			t.Errorf("%s: %+v", id, c)
+		}
 	}
 	picture := `{"model":%q,"messages":[{"role":"user","content":[{"type":"text","text":"What is this?"},{"type":"image_url","image_url":{"url":"data:,"}}]}]}`
 	a := s.ask(http.MethodPost, chatPath, fmt.Sprintf(picture, "m"))

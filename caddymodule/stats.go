@@ -29,6 +29,7 @@ type modelStats struct {
 	promptTokens, completeTokens *metrics.Counter
 	set                          *metrics.Set
 	name                         string
+	header                       []string // the name, as a header has it
 	codes                        sync.Map // by status: *metrics.Counter
 	operations                   atomic.Pointer[map[string]*operationStats]
 }
@@ -42,7 +43,7 @@ func (s *stats) of(model string) *modelStats {
 	}
 	counter := func(name string) *metrics.Counter { return s.set.GetOrCreateCounter(name) }
 	m := &modelStats{
-		set: s.set, name: model,
+		set: s.set, name: model, header: []string{model},
 		requestBytes:   counter(fmt.Sprintf(`assistant_request_bytes_total{model=%q}`, model)),
 		responseBytes:  counter(fmt.Sprintf(`assistant_response_bytes_total{model=%q}`, model)),
 		promptTokens:   counter(fmt.Sprintf(`assistant_tokens_total{model=%q,type="prompt"}`, model)),

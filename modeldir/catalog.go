@@ -28,6 +28,7 @@ type entry struct {
 
 // pattern is an alias that stands for many names.
 type pattern struct {
+	text    string
 	literal int // bytes it begins with before it leaves anything open
 	match   *regexp.Regexp
 	entry   *entry
@@ -52,7 +53,10 @@ func NewCatalog(models []*Model, faults ...Fault) *Catalog {
 		}
 	}
 	slices.SortFunc(c.models, func(a, b *Model) int { return strings.Compare(a.Key, b.Key) })
-	slices.SortStableFunc(c.globs, func(a, b pattern) int { return b.literal - a.literal })
+	slices.SortFunc(c.globs, func(a, b pattern) int {
+		x, y := a.entry.main, b.entry.main
+		return cmp.Or(b.literal-a.literal, strings.Compare(x.File, y.File), strings.Compare(x.Key, y.Key), strings.Compare(a.text, b.text))
+	})
 	slices.SortStableFunc(c.faults, func(a, b Fault) int {
 		return cmp.Or(strings.Compare(a.File, b.File), strings.Compare(a.Name, b.Name))
 	})
@@ -96,7 +100,7 @@ func (c *Catalog) add(m *Model) error {
 func (c *Catalog) addGlobs(aliases []string, e *entry) {
 	for _, alias := range aliases {
 		if glob.Is(alias) {
-			c.globs = append(c.globs, pattern{len(glob.Literal(alias)), glob.Compile(alias), e})
+			c.globs = append(c.globs, pattern{alias, len(glob.Literal(alias)), glob.Compile(alias), e})
 		}
 	}
 }
@@ -140,13 +144,13 @@ func names(models []*Model) iter.Seq[string] {
 
 // Resolve returns the model that serves requests of the given kind under name,
 // which may be an alias, a variant's name, or what an alias that is a pattern stands for: of several the one that leaves least open at
-// its beginning. For an entry without that role it returns the entry's main
+// its beginning, then the first in file order. For an entry without that role it returns the entry's main
 // model: whether that one can serve the request is the engine's affair. It
 // reports false if no such name exists.
 func (c *Catalog) Resolve(name string, kind Kind) (*Model, bool) {
 	e := c.entries[name]
-	for i := 0; e == nil && i < len(c.globs); i++ {
-		if c.globs[i].match.MatchString(name) {
+	for i := 0; e == nil && i < len(c.globs) && len(name) <= maxNameLength; i++ {
+		if g := &c.globs[i]; strings.HasPrefix(name, g.text[:g.literal]) && g.match.MatchString(name) {
 			e = c.globs[i].entry
 		}
 	}
@@ -158,6 +162,9 @@ func (c *Catalog) Resolve(name string, kind Kind) (*Model, bool) {
 	}
 	return e.main, true
 }
+
+// Has reports whether a model has the very name or alias.
+func (c *Catalog) Has(name string) bool { return c.entries[name] != nil }
 
 // Models returns every model, further roles included, sorted by key. The slice is the
 // catalog's own: do not change it.

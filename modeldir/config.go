@@ -331,8 +331,9 @@ func (s *LlamaServer) models(raw rawModel, doc *document) ([]*Model, error) {
 	var models []*Model
 	for i, r := range roles {
 		raw.Kind, raw.ModelPath = string(r.kind), r.path
-		if i > 0 { // a further role shares the entry's name but not its port and no other name
+		if i > 0 { // a further role shares the entry's name but not its port, no other name, and nothing that is done to its requests
 			raw.Port, raw.Aliases, raw.Variants = 0, nil, nil
+			raw.SystemPrompt, raw.Defaults, raw.Forced, raw.Caps = "", nil, nil, nil
 		}
 		raw.Command, raw.StopCommand, raw.CleanupCommand = slices.Clone(raw.Command), slices.Clone(raw.StopCommand), slices.Clone(raw.CleanupCommand)
 		m, err := raw.model(doc)

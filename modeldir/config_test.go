@@ -233,11 +233,12 @@ func TestConfigModels(t *testing.T) {
 			ctx_size = 7
 			engine = "llama-server"
 			aliases = ["x"]
+			system_prompt = "Be brief."
 			max_instances = 3
 			idle_timeout = "1m"`, []*Model{
 			{
 				Name: "a", Key: "a", Kind: Chat, Engine: EngineLlamaServer, ModelPath: "c", Port: 9000, CtxSize: 7,
-				Aliases: []string{"x"}, MaxInstances: 1, IdleTimeout: new(time.Minute),
+				Aliases: []string{"x"}, Shape: &Shape{System: "Be brief."}, MaxInstances: 1, IdleTimeout: new(time.Minute),
 			},
 			{
 				Name: "a", Key: "a#embedding", Kind: Embedding, Engine: EngineLlamaServer, ModelPath: "e", CtxSize: 7,

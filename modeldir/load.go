@@ -174,7 +174,7 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 	m.AnswerTimeout = c.optionalDuration("answer_timeout", r.Answer)
 	c.instances(m)
 	m.Fallbacks = c.fallbacks(m, r.Fallbacks)
-	m.Shape = c.shape("", r.SystemPrompt, r.Defaults, r.Forced, r.Caps)
+	m.Shape = c.shape("", m.Kind, r.SystemPrompt, r.Defaults, r.Forced, r.Caps)
 	m.Variants = c.variants(m, r.Variants)
 	if c.err != nil {
 		return nil, c.err

@@ -2,6 +2,7 @@ package modeldir
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +62,18 @@ func TestParseShape(t *testing.T) {
 	}
 }
 
+// A bound on tokens is one, whatever it is called: a variant's goes before its model's.
+func TestOneBoundOnTokens(t *testing.T) {
+	m, err := ParseModel(testFile, []byte("model_path = 'a'\ncaps = { max_tokens = 100 }\nvariants = [{ name = 'v', caps = { max_completion_tokens = 5 }, forced = { n_predict = 3 } }]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Shape{Forced: map[string]string{"max_tokens": "3"}, Caps: map[string]float64{"max_tokens": 5}}
+	if diff := cmp.Diff(want, m.Variants[0].Shape); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestParseShapeErrors(t *testing.T) {
 	const ok = "model_path = 'a'\n"
 	for text, want := range map[string]string{
@@ -74,6 +87,10 @@ func TestParseShapeErrors(t *testing.T) {
 		ok + "[[variants]]\nname = 'v'\n[[variants]]\nname = 'v'":   "variants[1].name",
 		ok + "[[variants]]\nname = 'v'\nforced = { stream = true }": "variants[0].forced.stream",
 		ok + "[[variants]]\nname = 'v'\nport = 1":                   "variants[0].port",
+		ok + "[caps]\nmax_tokens = 0":                               "caps.max_tokens",
+		ok + "[caps]\nmax_tokens = 1\nn_predict = 1":                "caps.n_predict",
+		ok + "kind = 'transcription'\n[forced]\nx = 1":              "forced",
+		ok + "kind = 'embedding'\nsystem_prompt = 'x'":              "system_prompt",
 		ok + "fallbacks = ['m1']":                                   "fallbacks",
 		ok + "token_timeout = '-1s'":                                "token_timeout",
 		ok + "first_byte_timeout = 'soon'":                          "first_byte_timeout",
@@ -119,6 +136,32 @@ func TestResolvePatternsAndVariants(t *testing.T) {
 	}
 	if n := len(c.Models()); n != 2 {
 		t.Errorf("%d models, want 2", n)
+	}
+}
+
+// Of patterns that leave equally much open the first file's counts, in whatever order files are read; a name beyond all bounds is none's.
+func TestResolvePatternsInFileOrder(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "a.toml", "model_path = 'a'\naliases = ['x*']")
+	write(t, dir, "b.toml", "model_path = 'b'\naliases = ['x?', 'gpt-*']")
+	write(t, dir, "c.toml", "model_path = 'c'\naliases = ['gpt-*']")
+	for range 20 { // the sources are in no order
+		c, err := LoadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, _ := c.Resolve("xy", Chat); m == nil || m.Name != "a" {
+			t.Fatalf("xy is %+v", m)
+		}
+		if m, ok := c.Resolve("x"+strings.Repeat("y", maxNameLength), Chat); ok {
+			t.Fatalf("a long name is %+v", m)
+		}
+		if f := c.Faults(); len(f) != 1 || !strings.Contains(f[0].Err.Error(), `"gpt-*" is taken by model "b"`) {
+			t.Fatalf("faults %v", f)
+		}
+		if c.Has("xy") || !c.Has("x*") {
+			t.Fatal("what a pattern stands for counts as somebody's name, or the pattern does not")
+		}
 	}
 }
 

@@ -165,8 +165,7 @@ func (w *Watcher) logFaults(old, now *Catalog) {
 	}
 	for _, f := range now.Faults() {
 		if !had[f.id()] {
-			_, kept := now.Resolve(f.Name, "")
-			w.o.Log.Error("model file rejected", "model", f.Name, "file", f.File, "error", f.Err, "earlier_version_in_force", kept)
+			w.o.Log.Error("model file rejected", "model", f.Name, "file", f.File, "error", f.Err, "earlier_version_in_force", now.Has(f.Name))
 		}
 		delete(had, f.id())
 	}

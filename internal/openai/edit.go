@@ -16,29 +16,38 @@ func sortEdits(edits []edit) {
 	slices.SortStableFunc(edits, func(a, b edit) int { return a.span[0] - b.span[0] })
 }
 
-// edited returns a copy of a body, an object, with edits in it that are in its order. New fields come first, at the offset first. All
-// other bytes stay as they are.
+// edited returns a copy of a body with edits made, see [splice].
 func edited(body []byte, first int, edits []edit) []byte {
 	grown := 0
 	for _, e := range edits {
 		grown += len(e.name) + len(e.value) + 4
 	}
 	out := make([]byte, 0, len(body)+grown)
-	out = append(out, body[:first]...)
+	splice(body, first, edits, func(piece []byte) { out = append(out, piece...) })
+	return out
+}
+
+// splice passes a body, an object, to emit with edits in it that are in its order, piece by piece. New fields come first, at the offset
+// first. All other bytes stay as they are.
+func splice(body []byte, first int, edits []edit, emit func(piece []byte)) {
+	var added []byte
 	for _, e := range edits {
 		if e.span == [2]int{} {
-			out = append(append(append(append(append(out, '"'), e.name...), `":`...), e.value...), ',')
+			added = append(append(append(appendQuoted(added, e.name), ':'), e.value...), ',')
 		}
 	}
 	if rest := bytes.TrimLeft(body[first:], " \t\r\n"); len(rest) > 0 && rest[0] == '}' { // {}: no comma
-		out = bytes.TrimSuffix(out, []byte(","))
+		added = bytes.TrimSuffix(added, []byte(","))
 	}
+	emit(body[:first])
+	emit(added)
 	at := first
 	for _, e := range edits {
 		if e.span != [2]int{} {
-			out = append(append(out, body[at:e.span[0]]...), e.value...)
+			emit(body[at:e.span[0]])
+			emit([]byte(e.value))
 			at = e.span[1]
 		}
 	}
-	return append(out, body[at:]...)
+	emit(body[at:])
 }

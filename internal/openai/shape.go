@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 )
@@ -29,10 +30,12 @@ type Shaping struct {
 	Answers bool // its answer is bounded in tokens
 }
 
-// Apply returns a copy of a body with the shape put on it; req is what [Scan] made of it. All other bytes stay as they are. Errors are
-// *Error with status 400: what has a cap is no number.
-func (s *Shape) Apply(body []byte, req Request, how Shaping) ([]byte, error) {
-	e := &shaper{shape: s, body: body, given: map[string]bool{}, how: how}
+// Apply returns a body with the shape put on it, in pieces that follow one another and are the body's own where nothing is changed: a body
+// may be long. nil is for one that stays as it is. req is what [Scan] made of it. Errors are
+// *Error with status 400: what has a cap is no number, or what the shape is about is given twice, so that engines could differ in which
+// they obey.
+func (s *Shape) Apply(body []byte, req Request, how Shaping) (net.Buffers, error) {
+	e := &shaper{shape: s, body: body, nulls: map[string][2]int{}, seen: map[string]bool{}, given: map[string]bool{}, how: how}
 	scan := scanner{b: body}
 	scan.space()
 	if err := scan.object(1, e.field); err != nil {
@@ -44,8 +47,13 @@ func (s *Shape) Apply(body []byte, req Request, how Shaping) ([]byte, error) {
 			return nil, blame(err)
 		}
 	}
+	if len(e.edits) == 0 {
+		return nil, nil
+	}
 	sortEdits(e.edits)
-	return edited(body, req.first, e.edits), nil
+	var pieces net.Buffers
+	splice(body, req.first, e.edits, func(piece []byte) { pieces = append(pieces, piece) })
+	return pieces, nil
 }
 
 // shaper puts a shape on a body.
@@ -54,7 +62,9 @@ type shaper struct {
 	body  []byte
 	how   Shaping
 	edits []edit
-	given map[string]bool // parameters that are set, by the request or by us
+	seen  map[string]bool   // what the shape is about and the request has
+	nulls map[string][2]int // where that is null
+	given map[string]bool   // parameters that are set, by the request or by us
 }
 
 func isLimit(name string) bool { return slices.Contains(limitNames, name) }
@@ -79,12 +89,49 @@ func limit[V any](of map[string]V) (v V, ok bool) {
 	return v, false
 }
 
-// field looks at a field of the request. Of repeated ones each is, as engines differ in which they obey.
+// cap is the most that a parameter may be.
+func (s *Shape) cap(name string) (most float64, capped bool) {
+	if isLimit(name) {
+		return limit(s.Caps)
+	}
+	most, capped = s.Caps[name]
+	return most, capped
+}
+
+// capped is a value of a parameter, or its cap if that is less.
+func (s *Shape) capped(name, value string) string {
+	most, capped := s.cap(name)
+	if n, err := strconv.ParseFloat(value, 64); capped && err == nil && (n > most || n < 0 && isLimit(name)) {
+		return number(most)
+	}
+	return value
+}
+
+// isAbout reports whether the shape has a say in a field.
+func (e *shaper) isAbout(name string) bool {
+	_, forced := e.shape.Forced[name]
+	_, byDefault := e.shape.Defaults[name]
+	if isLimit(name) {
+		_, forced = limit(e.shape.Forced)
+		_, byDefault = limit(e.shape.Defaults)
+	}
+	_, capped := e.shape.cap(name)
+	return forced || byDefault || capped || name == "messages" && e.shape.System != ""
+}
+
+// field looks at a field of the request.
 func (e *shaper) field(key []byte, from, to int) error {
 	name, value := string(key), string(e.body[from:to])
+	if !e.isAbout(name) {
+		return nil
+	}
+	if e.seen[name] {
+		return InvalidRequest(name, fmt.Sprintf("%q is given more than once", name))
+	}
+	e.seen[name] = true
 	set := func(value string) { e.edits = append(e.edits, edit{[2]int{from, to}, name, value}) }
 	if forced, ok := e.shape.Forced[name]; ok {
-		set(forced)
+		set(e.shape.capped(name, forced))
 		e.give(name)
 		return nil
 	}
@@ -93,26 +140,18 @@ func (e *shaper) field(key []byte, from, to int) error {
 		return nil
 	}
 	if value == "null" {
-		if byDefault, ok := e.shape.Defaults[name]; ok {
-			set(byDefault)
-			e.give(name)
-		}
+		e.nulls[name] = [2]int{from, to} // as good as missing
 		return nil
 	}
 	e.give(name)
-	most, capped := e.shape.Caps[name]
-	if isLimit(name) {
-		most, capped = limit(e.shape.Caps)
-	}
-	if !capped {
+	if _, capped := e.shape.cap(name); !capped {
 		return nil
 	}
-	n, err := strconv.ParseFloat(value, 64)
-	if err != nil {
+	if _, err := strconv.ParseFloat(value, 64); err != nil {
 		return InvalidRequest(name, fmt.Sprintf("%q must be a number", name))
 	}
-	if n > most || n < 0 && isLimit(name) {
-		set(number(most))
+	if within := e.shape.capped(name, value); within != value {
+		set(within)
 	}
 	return nil
 }
@@ -126,13 +165,21 @@ func (e *shaper) give(name string) {
 	}
 }
 
-// missing sets what the request does not give.
+// missing sets what the request does not give. A null is replaced: engines obey the last of a field that is there twice, and take null for
+// no bound.
 func (e *shaper) missing() {
 	add := func(name, value string) {
-		if !e.given[name] && (e.how.Answers || !isLimit(name)) {
-			e.edits = append(e.edits, edit{name: name, value: value})
-			e.give(name)
+		if e.given[name] || isLimit(name) && !e.how.Answers {
+			return
 		}
+		set := edit{span: e.nulls[name], name: name, value: e.shape.capped(name, value)}
+		for _, other := range limitNames {
+			if isLimit(name) && set.span == [2]int{} {
+				set.span = e.nulls[other]
+			}
+		}
+		e.edits = append(e.edits, set)
+		e.give(name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.shape.Forced)) {
 		add(name, e.shape.Forced[name])

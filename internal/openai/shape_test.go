@@ -1,10 +1,12 @@
 package openai
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -20,15 +22,27 @@ func TestShape(t *testing.T) {
 	for body, want := range map[string]string{
 		`{}`:            `{` + more + `}`,
 		`{"model":"m"}`: `{` + more + `,"model":"m"}`,
-		`{"max_tokens":5,"temperature":1,"seed":1,"chat_template_kwargs":{}}`:                      `{"max_tokens":5,"temperature":1,"seed":7,"chat_template_kwargs":{}}`,
-		`{"seed":2,"temperature":null,"chat_template_kwargs":1,"max_completion_tokens":500}`:       `{"seed":7,"temperature":0.5,"chat_template_kwargs":1,"max_completion_tokens":100}`,
-		`{"seed":2,"temperature":0,"chat_template_kwargs":1,"max_tokens":-1,"top_k":41,"top_k":3}`: `{"seed":7,"temperature":0,"chat_template_kwargs":1,"max_tokens":100,"top_k":40,"top_k":3}`,
-		`{"max_tokens":null,"seed":2,"temperature":0,"chat_template_kwargs":1}`:                    `{"max_tokens":100,"max_tokens":null,"seed":7,"temperature":0,"chat_template_kwargs":1}`,
-		`{"max_tokens":"5"}`: "max_tokens",
-		`{"top_k":[]}`:       "top_k",
+		`{"max_tokens":5,"temperature":1,"seed":1,"chat_template_kwargs":{}}`:                 `{"max_tokens":5,"temperature":1,"seed":7,"chat_template_kwargs":{}}`,
+		`{"seed":2,"temperature":null,"chat_template_kwargs":1,"max_completion_tokens":500}`:  `{"seed":7,"temperature":0.5,"chat_template_kwargs":1,"max_completion_tokens":100}`,
+		`{"seed":2,"temperature":0,"chat_template_kwargs":1,"max_tokens":-1,"top_k":41}`:      `{"seed":7,"temperature":0,"chat_template_kwargs":1,"max_tokens":100,"top_k":40}`,
+		`{"max_tokens":null,"seed":2,"temperature":0,"chat_template_kwargs":1}`:               `{"max_tokens":100,"seed":7,"temperature":0,"chat_template_kwargs":1}`,
+		`{"n_predict":null,"seed":null,"temperature":0,"chat_template_kwargs":1}`:             `{"n_predict":100,"seed":7,"temperature":0,"chat_template_kwargs":1}`,
+		`{"max_tokens":null,"n_predict":5,"seed":2,"temperature":0,"chat_template_kwargs":1}`: `{"max_tokens":null,"n_predict":5,"seed":7,"temperature":0,"chat_template_kwargs":1}`,
+		`{"max_tokens":"5"}`:                 "max_tokens",
+		`{"max_tokens":5,"max_tokens":null}`: "max_tokens", // the last counts for llama-server: no bound
+		`{"seed":5,"s\u0065ed":6}`:           "seed",
+		`{"messages":[],"messages":[]}`:      "messages",
+		`{"top_k":[]}`:                       "top_k",
 	} {
 		checkShape(t, testShape, body, want)
 	}
+}
+
+// A cap holds for what the shape itself sets as well: a variant may have a lower one than its model's defaults.
+func TestShapeCapsWhatItSets(t *testing.T) {
+	s := &Shape{Defaults: map[string]string{"max_tokens": "200", "top_p": "2"}, Forced: map[string]string{"top_k": "50", "stop": `"9"`}, Caps: map[string]float64{"max_tokens": 100, "top_p": 1, "top_k": 40, "stop": 1}}
+	checkShape(t, s, `{"model":"m"}`, `{"stop":"9","top_k":40,"max_tokens":100,"top_p":1,"model":"m"}`)
+	checkShape(t, s, `{"top_k":1,"top_p":null,"stop":2,"max_completion_tokens":null}`, `{"top_k":40,"top_p":1,"stop":"9","max_completion_tokens":100}`)
 }
 
 // A forced bound on tokens holds under every name.
@@ -55,6 +69,15 @@ func TestShapeTellsTheSystemPrompt(t *testing.T) {
 	}
 }
 
+// applied is Apply in one piece.
+func (s *Shape) applied(body []byte, req Request) ([]byte, error) {
+	pieces, err := s.Apply(body, req, Shaping{Chat: true, Answers: true})
+	if pieces == nil {
+		return body, err
+	}
+	return bytes.Join(pieces, nil), err
+}
+
 // checkShape compares; want is a parameter's name where that is to be refused.
 func checkShape(t *testing.T, s *Shape, body, want string) {
 	t.Helper()
@@ -62,7 +85,7 @@ func checkShape(t *testing.T, s *Shape, body, want string) {
 	if err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
-	got, err := s.Apply([]byte(body), req, Shaping{Chat: true, Answers: true})
+	got, err := s.applied([]byte(body), req)
 	var api *Error
 	switch {
 	case want[0] != '{':
@@ -89,9 +112,21 @@ func FuzzShape(f *testing.F) {
 		if err != nil {
 			return
 		}
-		got, err := testShape.Apply(body, req, Shaping{Chat: true, Answers: true})
+		got, err := testShape.applied(body, req)
 		if err != nil {
 			return
+		}
+		limits := 0
+		if err := EachField(bytes.TrimLeft(got, " \t\r\n"), func(key, value []byte) error {
+			if name := string(key); isLimit(name) && string(value) != "null" {
+				limits++
+				if n, err := strconv.ParseFloat(string(value), 64); err != nil || n < 0 || n > 100 {
+					t.Errorf("%s became %s: no bound", body, got)
+				}
+			}
+			return nil
+		}); err != nil || limits == 0 {
+			t.Errorf("%s became %s, with %d bounds: %v", body, got, limits, err)
 		}
 		var before, after map[string]json.RawMessage
 		if err := json.Unmarshal(got, &after); err != nil {

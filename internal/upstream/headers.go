@@ -37,7 +37,7 @@ func withheldFromEngine(name string) bool {
 // an engine is and allows.
 func withheldFromClient(name string) bool {
 	switch name {
-	case "Server", "Date", "Via", "X-Powered-By":
+	case "Server", "Date", "Via", "X-Powered-By", "X-Assistant-Model", "X-Assistant-Fallback":
 		return true
 	}
 	return strings.HasPrefix(name, "Access-Control-") || strings.HasPrefix(name, "X-Ratelimit-") || hopByHop(name)
