@@ -2,7 +2,7 @@
 # Downloads are kept in the user's cache directory, under assistant/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-clients test-fast lint fmt fuzz bench bench-peers bench-contexts bench-wasm soak clean
+.PHONY: help build run test test-clients test-agents test-open-webui test-fast lint fmt fuzz bench bench-peers bench-contexts bench-wasm soak clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -18,6 +18,12 @@ test: ## all tests with the race detector, on the real engine too
 
 test-clients: ## the published clients (Python, Node.js, Go) on the fake, llama-server and the guest: prints a matrix
 	@scripts/test-clients.sh
+
+test-agents: ## Claude Code, opencode, Continue and aider themselves on the real engine (wants Node.js and Python 3.11 or 3.12)
+	@scripts/test-agents.sh
+
+test-open-webui: ## Open WebUI's own server on the real engine: list, load, chat, unload (wants Python 3.11 or 3.12)
+	@scripts/test-open-webui.sh
 
 test-fast: ## the tests that need no real engine, without the race detector
 	@. scripts/lib.sh && CGO_ENABLED=0 go test -short ./...

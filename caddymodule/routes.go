@@ -130,7 +130,22 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		return nil
 	}
-	return next.ServeHTTP(w, r)
+	return passOn(w, r, next)
+}
+
+// passOn leaves a request to the site's other handlers. What none of them answers is not here, and told so: Caddy would say 200 to it, with
+// nothing, which clients that look for an endpoint take for one. The address itself stays a 200, for who looks whether somebody is there.
+func passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if r.URL.Path == "/" || r.Header.Get("Upgrade") != "" { // a connection that was taken over has no status to go by
+		return next.ServeHTTP(w, r)
+	}
+	rec := caddyhttp.NewResponseRecorder(w, nil, nil)
+	if err := next.ServeHTTP(rec, r); err != nil || rec.Status() != 0 {
+		return err
+	}
+	setRequestID(w, r)
+	openai.PathNotFound(r.Method, r.URL.Path).WriteTo(w)
+	return nil
 }
 
 // serveEndpoint answers a request to a model, as the API has it that the endpoint is of.

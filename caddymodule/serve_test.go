@@ -3,9 +3,11 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/google/go-cmp/cmp"
 
 	"assistant/internal/enginetest"
@@ -321,6 +324,31 @@ func TestOtherPaths(t *testing.T) {
 	}
 	if n := len(s.started()); n != 0 {
 		t.Errorf("%d engines were started by looking", n)
+	}
+}
+
+// Caddy says 200, with nothing, to what no handler answers.
+func TestPathsThatNobodyServes(t *testing.T) {
+	for name, c := range map[string]struct {
+		path string
+		next caddyhttp.HandlerFunc
+		want int
+		body string
+	}{
+		"nobody":    {"/v1/fim/completions", func(http.ResponseWriter, *http.Request) error { return nil }, 404, `"code":"unknown_url"`},
+		"somebody":  {"/v1/fim/completions", func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(http.StatusNoContent); return nil }, 204, ""},
+		"its error": {"/x", func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(418, nil) }, 418, ""},
+		"the root":  {"/", func(http.ResponseWriter, *http.Request) error { return nil }, 200, ""},
+	} {
+		w := httptest.NewRecorder()
+		err := new(Handler).ServeHTTP(w, httptest.NewRequest(http.MethodPost, c.path, http.NoBody), c.next)
+		var failed caddyhttp.HandlerError
+		if errors.As(err, &failed) {
+			w.Code = failed.StatusCode
+		}
+		if w.Code != c.want || !strings.Contains(w.Body.String(), c.body) {
+			t.Errorf("%s: status %d, want %d with %q: %s", name, w.Code, c.want, c.body, w.Body)
+		}
 	}
 }
 

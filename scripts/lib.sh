@@ -68,6 +68,12 @@ sealed() { [ -f "$1/SHA256SUMS" ] && (cd "$1" && sha256sum --quiet -c SHA256SUMS
 # python prints the path of the Python to use.
 python() { python3 -c 'import sys; print(sys.executable)' 2>/dev/null || fail "python3 is missing: install it (apt-get install python3)"; }
 
+# wants_python_3_11_or_3_12 WHAT fails where python3 is another one: WHAT has packages for these alone.
+wants_python_3_11_or_3_12() {
+	"$(python)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' ||
+		fail "$1 runs on Python 3.11 and 3.12, and python3 is $(python3 --version): put one of them first in PATH"
+}
+
 # fetch_wheels NAME BYTES DIR PACKAGE==VERSION… downloads Python packages into DIR,
 # without installing them. BYTES is what they have together.
 fetch_wheels() {

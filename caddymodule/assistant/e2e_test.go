@@ -81,12 +81,12 @@ func startServer(t *testing.T, models map[string]string, env ...string) *server 
 		max_load 0
 	}
 }
-%s {
+%s, https://127.0.0.1:%d {
 	bind 127.0.0.1
 	tls internal
 	assistant
 }
-`, adminPort, s.https))
+`, adminPort, s.https, httpsPort))
 	for name, text := range models {
 		s.write(filepath.Join("models", name), text)
 	}

@@ -127,6 +127,14 @@ func ModelNotFound(name string) *Error {
 	}
 }
 
+// PathNotFound says that nothing is served at a path, in the words of OpenAI's own server.
+func PathNotFound(method, path string) *Error {
+	return &Error{
+		Status: http.StatusNotFound, Type: TypeInvalidRequest, Code: "unknown_url",
+		Message: fmt.Sprintf("Unknown request URL: %s %s", method, path),
+	}
+}
+
 // MethodNotAllowed names the methods that are allowed, such as "GET, HEAD".
 func MethodNotAllowed(allow string) *Error {
 	return &Error{
