@@ -37,14 +37,14 @@ func TestFallbacksGetTheClientsRequest(t *testing.T) {
 		if a := s.ask(http.MethodPost, chatPath, question("plain")); a.header.Get(modelHeader) != "plain" || len(a.header.Values(fallbackHeader)) != 0 {
 			t.Errorf("an answer of the model itself: %v", a.header)
 		}
-		if n := codes(t, "echo", 200); n != 1 {
+		if n := codesOf(t, "echo", 200); n != 1 {
 			t.Errorf("%d requests counted for the fallback, want 1", n)
 		}
 	})
 }
 
-// codes is how many requests of a model ended with a status.
-func codes(t *testing.T, model string, status int) (n int) {
+// codesOf is how many requests of a model ended with a status.
+func codesOf(t *testing.T, model string, status int) (n int) {
 	t.Helper()
 	var out strings.Builder
 	current(t).writeMetrics(&out)
@@ -66,7 +66,7 @@ func TestNoFallbackCanBeHad(t *testing.T) {
 	if len(a.header.Values(modelHeader))+len(a.header.Values(fallbackHeader)) != 0 {
 		t.Errorf("nobody answered: %v", a.header)
 	}
-	if n := codes(t, "first", 502); n != 1 {
+	if n := codesOf(t, "first", 502); n != 1 {
 		t.Errorf("%d requests counted for the model, want 1", n)
 	}
 }
