@@ -47,7 +47,7 @@ func (h *Handler) getResponse(w http.ResponseWriter, r *http.Request, key *keys.
 	case "input_items":
 		answerStored(w)(h.rt.store.InputItems(ownerOf(key), id, r.URL.Query()))
 	default:
-		noSuchPath(r.URL.Path).WriteTo(w)
+		openai.PathNotFound(r.Method, r.URL.Path).WriteTo(w)
 	}
 }
 
@@ -55,7 +55,7 @@ func (h *Handler) getResponse(w http.ResponseWriter, r *http.Request, key *keys.
 func (h *Handler) deleteResponse(w http.ResponseWriter, r *http.Request, key *keys.Key) {
 	id, part := responseID(r.URL)
 	if part != "" {
-		noSuchPath(r.URL.Path).WriteTo(w)
+		openai.PathNotFound(r.Method, r.URL.Path).WriteTo(w)
 		return
 	}
 	answerStored(w)(h.rt.store.Delete(ownerOf(key), id))
@@ -65,7 +65,7 @@ func (h *Handler) deleteResponse(w http.ResponseWriter, r *http.Request, key *ke
 func (h *Handler) cancelResponse(w http.ResponseWriter, r *http.Request, key *keys.Key) {
 	id, part := responseID(r.URL)
 	if part != "cancel" {
-		noSuchPath(r.URL.Path).WriteTo(w)
+		openai.PathNotFound(r.Method, r.URL.Path).WriteTo(w)
 		return
 	}
 	answerStored(w)(h.rt.store.Cancel(ownerOf(key), id))
@@ -86,12 +86,6 @@ func answerStored(w http.ResponseWriter) func(body []byte, err error) {
 			return
 		}
 		writeJSON(w, http.StatusOK, body)
-	}
-}
-
-func noSuchPath(path string) *openai.Error {
-	return &openai.Error{
-		Status: http.StatusNotFound, Type: openai.TypeInvalidRequest, Code: "unknown_url", Message: "there is nothing at " + path,
 	}
 }
 
