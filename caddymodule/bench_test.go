@@ -38,7 +38,7 @@ func runtimeOf(b *testing.B, n int) *runtime {
 }
 
 func benchmarkModels(b *testing.B, n int) {
-	h := &Handler{rt: runtimeOf(b, n)}
+	h := &Handler{rt: runtimeOf(b, n), app: &App{Insecure: true}}
 	r := httptest.NewRequest(http.MethodGet, "/v1/models", http.NoBody)
 	for b.Loop() {
 		w := httptest.NewRecorder()
@@ -62,7 +62,7 @@ func BenchmarkModels10000(b *testing.B) { benchmarkModels(b, 10_000) }
 
 // BenchmarkNoDialect is what engines that need no repair pay for those that do, for each request.
 func BenchmarkNoDialect(b *testing.B) {
-	x := &exchange{model: &modeldir.Model{Name: "m", Engine: modeldir.EngineLlamaServer}}
+	x := &exchange{model: &modeldir.Model{Name: "m", Kind: modeldir.Chat, Engine: modeldir.EngineLlamaServer}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := x.planRepairs(); err != nil || x.plan != nil {
