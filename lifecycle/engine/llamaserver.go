@@ -45,6 +45,7 @@ var llamaServer = Kind{
 		} else {
 			argv = append(argv, llamaOffload(m)...)
 		}
+		env = append([]string{llamaNoPing}, env...)
 		if at.ContextDir != "" && keepsContexts(m) {
 			argv = append(argv, "--slot-save-path", at.ContextDir)
 			env = append([]string{llamaKeepIdleSlots}, env...)
@@ -61,6 +62,10 @@ var llamaServer = Kind{
 // what they hold to its memory cache whenever another request starts (--cache-idle-slots, measured), and saving them
 // would save nothing. A server too old for this knows neither the habit nor the variable; a flag would end it.
 const llamaKeepIdleSlots = "LLAMA_ARG_CACHE_IDLE_SLOTS=0"
+
+// llamaNoPing keeps the server from sending ":" and a blank line where it has nothing to say for 30 s (ggml-org/llama.cpp#24013): openai-go
+// before 3.43 takes that for an event, and fails. A model's own env may ask for it again.
+const llamaNoPing = "LLAMA_ARG_SSE_PING_INTERVAL=-1"
 
 // LlamaServerPath returns the program: $LLAMA_SERVER, else llama-server in PATH.
 func LlamaServerPath() (string, error) {

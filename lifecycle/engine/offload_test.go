@@ -74,7 +74,11 @@ func TestOffloadArguments(t *testing.T) {
 			if diff := cmp.Diff(c.argv, strings.TrimSpace(after)); diff != "" {
 				t.Error(diff)
 			}
-			if diff := cmp.Diff(c.env, strings.Join(plan.Env, " ")); diff != "" {
+			quiet, env := plan.Env[0], plan.Env[1:]
+			if quiet != llamaNoPing {
+				t.Errorf("it begins with %q, want %q", quiet, llamaNoPing)
+			}
+			if diff := cmp.Diff(c.env, strings.Join(env, " ")); diff != "" {
 				t.Error(diff)
 			}
 		})
