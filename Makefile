@@ -2,7 +2,7 @@
 # Downloads are kept in the user's cache directory, under assistant/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-clients test-agents test-open-webui test-fast lint fmt fuzz bench bench-peers bench-contexts bench-wasm soak clean
+.PHONY: help build run test test-clients test-agents test-open-webui test-fast lint fmt fuzz fuzz-api bench bench-peers bench-contexts bench-wasm soak clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -33,6 +33,9 @@ lint: ## format, vet, golangci-lint, tidy go.mod, valid Caddyfile, other systems
 
 fmt: build ## format Go code and the Caddyfile
 	@. scripts/lib.sh && $$(tool golangci-lint) fmt && ./caddy fmt --overwrite Caddyfile
+
+fuzz-api: ## schemathesis against /openapi.json, for CASES (default 20000) from SEED (default 1) on
+	@CASES=$(CASES) SEED=$(SEED) scripts/fuzz-api.sh
 
 fuzz: ## run each fuzzer for FUZZTIME (default 1m)
 	@scripts/fuzz.sh

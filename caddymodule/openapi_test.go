@@ -40,9 +40,11 @@ func TestOpenAPIHasWhatIsServed(t *testing.T) {
 			if method == "parameters" {
 				continue
 			}
-			at, _, below := strings.Cut(path, "{") // below a route that ends with a slash
-			key := strings.ToUpper(method) + " " + at
-			if _, ok := served[key]; !ok || below != strings.HasSuffix(at, "/") {
+			key := strings.ToUpper(method) + " " + path
+			if _, ok := served[key]; !ok {
+				key = strings.TrimSuffix(key, anyID) // below a route that ends with a slash
+			}
+			if _, ok := served[key]; !ok {
 				t.Errorf("%s %s is in the document and is not served", method, path)
 			}
 			served[key] = append(served[key], path)

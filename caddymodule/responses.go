@@ -25,9 +25,18 @@ func init() {
 			return x.h.rt.store.Create(ownerOf(x.key), body)
 		},
 	}}
-	routes[responsesPath+"/"] = route{errors: responses.ErrorBody, methods: map[string]serveFunc{
-		http.MethodGet: (*Handler).getResponse, http.MethodDelete: (*Handler).deleteResponse, http.MethodPost: (*Handler).cancelResponse,
+	one := responsesPath + "/" + anyID
+	routes[one] = route{methods: map[string]serveFunc{
+		http.MethodGet: stored((*responses.Store).Get), http.MethodHead: stored((*responses.Store).Get), http.MethodDelete: stored(deleteStored),
 	}}
+	routes[one+"/cancel"] = post(stored(cancelStored))
+	routes[one+"/input_items"] = get(stored((*responses.Store).InputItems))
+	for path, to := range routes {
+		if strings.HasPrefix(path, one) {
+			to.errors = responses.ErrorBody
+			routes[path] = to
+		}
+	}
 }
 
 // ownerOf is whose responses a key's are.
@@ -38,48 +47,11 @@ func ownerOf(key *keys.Key) string {
 	return key.Name
 }
 
-// getResponse answers GET /v1/responses/ID and /v1/responses/ID/input_items.
-func (h *Handler) getResponse(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	id, part := responseID(r.URL)
-	switch part {
-	case "":
-		answerStored(w)(h.rt.store.Get(ownerOf(key), id, r.URL.Query()))
-	case "input_items":
-		answerStored(w)(h.rt.store.InputItems(ownerOf(key), id, r.URL.Query()))
-	default:
-		openai.PathNotFound(r.Method, r.URL.Path).WriteTo(w)
-	}
-}
-
-// deleteResponse answers DELETE /v1/responses/ID.
-func (h *Handler) deleteResponse(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	id, part := responseID(r.URL)
-	if part != "" {
-		openai.PathNotFound(r.Method, r.URL.Path).WriteTo(w)
-		return
-	}
-	answerStored(w)(h.rt.store.Delete(ownerOf(key), id))
-}
-
-// cancelResponse answers POST /v1/responses/ID/cancel.
-func (h *Handler) cancelResponse(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	id, part := responseID(r.URL)
-	if part != "cancel" {
-		openai.PathNotFound(r.Method, r.URL.Path).WriteTo(w)
-		return
-	}
-	answerStored(w)(h.rt.store.Cancel(ownerOf(key), id))
-}
-
-// responseID is the id within a path, and what follows it.
-func responseID(u *url.URL) (id, part string) {
-	id, part, _ = strings.Cut(strings.TrimPrefix(u.Path, responsesPath+"/"), "/")
-	return id, part
-}
-
-// answerStored answers with what the store said.
-func answerStored(w http.ResponseWriter) func(body []byte, err error) {
-	return func(body []byte, err error) {
+// stored is a route about a response that is kept, answered by the store.
+func stored(answer func(s *responses.Store, owner, id string, query url.Values) ([]byte, error)) serveFunc {
+	return func(h *Handler, w http.ResponseWriter, r *http.Request, key *keys.Key) {
+		id, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, responsesPath+"/"), "/")
+		body, err := answer(h.rt.store, ownerOf(key), id, r.URL.Query())
 		var api *openai.Error
 		if errors.As(err, &api) {
 			api.WriteTo(w)
@@ -87,6 +59,14 @@ func answerStored(w http.ResponseWriter) func(body []byte, err error) {
 		}
 		writeJSON(w, http.StatusOK, body)
 	}
+}
+
+func deleteStored(s *responses.Store, owner, id string, _ url.Values) ([]byte, error) {
+	return s.Delete(owner, id)
+}
+
+func cancelStored(s *responses.Store, owner, id string, _ url.Values) ([]byte, error) {
+	return s.Cancel(owner, id)
 }
 
 // serveLater answers the client at once, with a response that it can fetch, and has the model answer meanwhile.

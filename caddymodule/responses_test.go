@@ -87,8 +87,7 @@ func TestResponsesAreRefused(t *testing.T) {
 		"no input":         {s.ask(http.MethodPost, responsesPath, `{"model":"m","input":7}`), 400, "input"},
 		"no such one":      {s.get(responsesPath + "/resp_0"), 404, ""},
 		"no such previous": {s.respond(`,"previous_response_id":"resp_0"`), 400, "previous_response_id"},
-		"no such path":     {s.get(responsesPath + "/resp_0/more"), 404, ""},
-		"cancel by GET":    {s.ask(http.MethodPost, responsesPath+"/resp_0", "{}"), 404, ""},
+		"post to one":      {s.ask(http.MethodPost, responsesPath+"/resp_0", "{}"), 405, ""},
 		"put":              {s.ask(http.MethodPut, responsesPath+"/resp_0", "{}"), 405, ""},
 	} {
 		if e := want.a.apiError(t); want.a.status != want.status || text(e.Param) != want.param || e.Message == "" {

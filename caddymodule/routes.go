@@ -95,10 +95,20 @@ func init() {
 	}
 }
 
-// findRoute finds the route of a path: that very one, or the longest that it begins with.
+// anyID stands in the path of a route for the third part of one, such as a response's id.
+const anyID = "{id}"
+
+// findRoute finds the route of a path: that very one, but for an id in it, or the longest that it begins with.
 func findRoute(path string) (route, bool) {
 	if r, ok := routes[path]; ok {
 		return r, true
+	}
+	const id = 3
+	if parts := strings.Split(path, "/"); len(parts) > id && parts[id] != "" {
+		parts[id] = anyID
+		if r, ok := routes[strings.Join(parts, "/")]; ok {
+			return r, true
+		}
 	}
 	for at := len(path); ; {
 		if at = strings.LastIndexByte(path[:at], '/'); at <= 0 {
