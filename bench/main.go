@@ -71,6 +71,7 @@ type bench struct {
 	dir     string          // for configurations, logs and sockets; removed at the end
 	rounds  int
 	seconds time.Duration // a peer's share of a round
+	streams int           // open at a time where memory is measured
 	procs   *processes
 	report  *report
 
@@ -92,6 +93,7 @@ func run() (err error) {
 	rounds := flag.Int("rounds", 5, "how often each peer is measured, in turns")
 	peers := flag.Bool("peers", false, "measure the rivals too, whose binaries these name: "+rivalVariables())
 	crowd := flag.Duration("crowd", 20*time.Second, "how long 20 clients ask 10 models in room for 2, in each of two rounds")
+	streams := flag.Int("streams", 1000, "how many streams are open where the memory of one is measured; each takes two files of the router")
 	seconds := flag.Float64("seconds", 2, "how long each peer is measured in a round")
 	only := flag.String("only", "", "comma-separated `suites` to run: "+suiteNames())
 	out := flag.String("out", "bench/results", "`directory` for the figures as JSON; empty = don't write")
@@ -104,7 +106,7 @@ func run() (err error) {
 	if err != nil {
 		return err
 	}
-	if *rounds < 1 || *seconds <= 0 || flag.NArg() > 0 {
+	if *rounds < 1 || *seconds <= 0 || *streams < 1 || flag.NArg() > 0 {
 		flag.Usage()
 		return fmt.Errorf("nothing to do with these arguments: %q", os.Args[1:])
 	}
@@ -118,7 +120,7 @@ func run() (err error) {
 	defer os.RemoveAll(dir)
 	b := &bench{
 		ctx: ctx, dir: dir, rounds: *rounds, seconds: time.Duration(*seconds * float64(time.Second)),
-		procs: &processes{dir: dir}, report: newReport(*rounds, *seconds), crowd: *crowd,
+		procs: &processes{dir: dir}, report: newReport(*rounds, *seconds), crowd: *crowd, streams: *streams,
 	}
 	defer b.procs.stopAll()
 	if err := b.build(*caddy); err != nil {

@@ -143,12 +143,9 @@ func stream64(b *bench) error {
 	})
 }
 
-// streams is how many the memory of one is averaged over.
-const streams = 1000
-
 // memory opens streams that say something once in two seconds.
 func memory(b *bench) error {
-	row := b.report.row(fmt.Sprintf("memory a stream, %d open", streams), "KiB", low).limit(64)
+	row := b.report.row(fmt.Sprintf("memory a stream, %d open", b.streams), "KiB", low).limit(64)
 	for _, p := range b.peers() {
 		if p.name == direct {
 			continue
@@ -172,8 +169,8 @@ func memory(b *bench) error {
 func (b *bench) memoryOf(t target) (float64, error) {
 	before := t.router.rss()
 	var open, gone sync.WaitGroup
-	clients := make([]client, streams)
-	failed := make(chan error, streams)
+	clients := make([]client, b.streams)
+	failed := make(chan error, b.streams)
 	for i := range clients {
 		clients[i] = client{addr: t.addr, timeout: time.Minute}
 		open.Add(1)
@@ -202,7 +199,7 @@ func (b *bench) memoryOf(t target) (float64, error) {
 		clients[i].close()
 	}
 	if early > 0 {
-		return 0, fmt.Errorf("%d of %d streams ended early, the first by: %w", early, streams, <-failed)
+		return 0, fmt.Errorf("%d of %d streams ended early, the first by: %w", early, b.streams, <-failed)
 	}
-	return (most - before) / streams, b.ctx.Err()
+	return (most - before) / float64(b.streams), b.ctx.Err()
 }

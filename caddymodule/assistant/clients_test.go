@@ -50,7 +50,19 @@ func fakeModels(t *testing.T) map[string]string {
 		"fake-chat.toml":  edge("fake-chat", "", "--tokens", "200"),
 		"fake-tools.toml": edge("fake-tools", "", tools...),
 		"fake-embed.toml": edge("fake-embed", `kind = "embedding"`, "--embeddings"),
+
+		// Those speak as llama-server does.
+		"fake-slow.toml":  fakeModel("chat", engine, "--tokens", "3", "--start-delay", "1500ms"),
+		"fake-echo.toml":  fakeModel("chat", engine, "--echo"),
+		"fake-ear.toml":   fakeModel("transcription", engine, "--echo"),
+		"fake-mouth.toml": fakeModel("speech", engine, "--echo"),
+		"fake-hand.toml":  fakeModel("image", engine, "--echo"),
 	}
+}
+
+func fakeModel(kind, engine string, flags ...string) string {
+	argv := append([]string{engine, "--port", "{{port}}"}, flags...)
+	return fmt.Sprintf("kind = %q\ncommand = [\"%s\"]\nready_path = \"/health\"\n", kind, strings.Join(argv, `", "`))
 }
 
 func llamaModels(t *testing.T) map[string]string {

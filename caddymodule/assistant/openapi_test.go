@@ -27,7 +27,7 @@ func fuzzModels(t *testing.T) map[string]string {
 	engine := enginetest.Binary(t)
 	models := map[string]string{}
 	for _, kind := range passedOn {
-		models["a-"+kind+".toml"] = fmt.Sprintf("kind = %q\ncommand = [%q, \"--port\", \"{{port}}\", \"--echo\"]\nready_path = \"/health\"\n", kind, engine)
+		models["a-"+kind+".toml"] = fakeModel(kind, engine, "--echo")
 	}
 	file := filepath.Join(realtest.Need(t, "ASSISTANT_TEST_MODELS"), tinyFile)
 	for _, kind := range []string{"chat", "embedding", "rerank"} {

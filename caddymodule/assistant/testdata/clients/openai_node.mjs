@@ -64,6 +64,21 @@ async function leaves() {
   return (await chat({ max_tokens: 2 })).choices[0].message.content;
 }
 
+// What a model that is not loaded answers to a stream that is told what it waits for.
+async function cold(how) {
+  const root = E.BASE_URL.replace(/\/v1$/, '');
+  await fetch(`${root}/models/unload`, { method: 'POST', body: '{"model":"fake-slow"}' });
+  let text = '', thought = '';
+  const stream = await client.chat.completions.create({ model: 'fake-slow', messages: count, stream: true, max_tokens: 3 }, { headers: { 'X-Assistant-Progress': how } });
+  for await (const chunk of stream) {
+    for (const choice of chunk.choices) {
+      text += choice.delta.content ?? '';
+      thought += choice.delta.reasoning_content ?? '';
+    }
+  }
+  return [text, thought.includes('is loading')];
+}
+
 async function responses() {
   const answer = await client.responses.create({ model: COUNT, input: 'Count.', max_output_tokens: 5 });
   const stream = client.responses.stream({ model: COUNT, input: 'Count.', max_output_tokens: 7 });
@@ -86,5 +101,7 @@ await run([
   ['embeddings', async () => (await client.embeddings.create({ model: EMBED, input: ['a', 'b'] })).data.map((d) => d.embedding.length), [384, 384]],
   ['models', async () => { for await (const m of client.models.list()) if (m.id === COUNT) return true; }, true],
   ['client leaves', leaves, ' 1 2'],
+  ['waits, comments', () => cold('comments'), [' 1 2 3', false]],
+  ['waits, reasoning', () => cold('reasoning'), [' 1 2 3', true]],
   ['responses', responses, [' 1 2 3 4 5', 'incomplete', ' 1 2 3 4 5 6 7']],
 ]);

@@ -98,6 +98,32 @@ def respond_tools():
     return [item.name for item in answer.output if item.type == "function_call"]
 
 
+def cold(model, how):
+    """What a model that is not loaded answers to a stream that is told what it waits for."""
+    unload = client.with_options(base_url=E["BASE_URL"].removesuffix("/v1"))
+    unload.post("/models/unload", body={"model": model}, cast_to=object)
+    text, thought = "", ""
+    for chunk in chat(model, stream=True, max_tokens=3, extra_headers={"X-Assistant-Progress": how}):
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            thought += getattr(choice.delta, "reasoning_content", None) or ""
+    return text, "is loading" in thought
+
+
+def passed_on():
+    """What the fake engine was asked: it repeats requests to these models."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    sound = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    seen = client.chat.completions.with_raw_response.create(model="fake-echo", messages=[{"role": "user", "content": [picture, sound]}])
+    heard = client.audio.transcriptions.with_raw_response.create(model="fake-ear", file=("a.wav", b"RIFF" * 50000))
+    told = client.audio.translations.with_raw_response.create(model="fake-ear", file=("a.wav", b"RIFF"))
+    said = client.audio.speech.create(model="fake-mouth", voice="x", input="Hi").read()
+    drawn = client.images.with_raw_response.generate(model="fake-hand", prompt="a cat")
+    echoes = [json.loads(e.text if isinstance(e.text, str) else e.text()) for e in (seen, heard, told, drawn)] + [json.loads(said)]
+    asked = json.loads(echoes[0]["body"])["messages"][0]["content"]
+    return [e["path"] for e in echoes], asked == [picture, sound], echoes[1]["body_size"] > 200000
+
+
 run([
     ("plain", plain, (" 1 2 3 4 5", "length", COUNT, 5)),
     ("stream", lambda: streamed(max_tokens=7), (" 1 2 3 4 5 6 7", ["length"], 0)),
@@ -118,4 +144,9 @@ run([
     ("responses: stream", respond_stream, (" 1 2 3 4 5 6 7", "response.incomplete")),
     ("responses: stored", stored, (" 1 2 3 4 5", "incomplete", "Count.")),
     ("responses: tools", respond_tools, ["weather"]),
-])
+    ("waits, comments", lambda: cold("fake-slow", "comments"), (" 1 2 3", False)),
+    ("waits, reasoning", lambda: cold("fake-slow", "reasoning"), (" 1 2 3", True)),
+] + ([
+    ("passed on", passed_on, (
+        ["/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/images/generations", "/v1/audio/speech"], True, True)),
+] if E["ENGINE"] == "fake" else []))
