@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
@@ -36,8 +38,8 @@ func plain(p openai.ChatCompletionNewParams) string {
 	return fmt.Sprintf("%q %s %s", c.Choices[0].Message.Content, c.Choices[0].FinishReason, c.Model)
 }
 
-func stream(p openai.ChatCompletionNewParams) string {
-	s := client.Chat.Completions.NewStreaming(ctx, p)
+func stream(p openai.ChatCompletionNewParams, more ...option.RequestOption) string {
+	s := client.Chat.Completions.NewStreaming(ctx, p, more...)
 	acc, ends, usages := openai.ChatCompletionAccumulator{}, []string{}, 0
 	for s.Next() {
 		c := s.Current()
@@ -55,6 +57,19 @@ func stream(p openai.ChatCompletionNewParams) string {
 		return s.Err().Error()
 	}
 	return fmt.Sprintf("%q %v %d", acc.Choices[0].Message.Content, ends, usages)
+}
+
+// cold is what a model that is not loaded answers to a stream that is told what it waits for.
+func cold() string {
+	root := strings.TrimSuffix(os.Getenv("BASE_URL"), "/v1")
+	res, err := http.Post(root+"/models/unload", "application/json", strings.NewReader(`{"model":"fake-slow"}`))
+	if err != nil {
+		return err.Error()
+	}
+	res.Body.Close()
+	p := params(3)
+	p.Model = "fake-slow"
+	return stream(p, option.WithHeader("X-Assistant-Progress", "comments"))
 }
 
 func tools() string {
@@ -131,6 +146,7 @@ func main() {
 		{"no such model", refused, "404 model_not_found model"},
 		{"embeddings", embeddings, "2 of 384"},
 		{"models", models, "true"},
+		{"waits, comments", cold, `" 1 2 3" [length] 0`},
 		{"client leaves", leaves, `" 1 2" length ` + count},
 	} {
 		got := c.run()
