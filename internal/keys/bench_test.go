@@ -12,7 +12,7 @@ import (
 func BenchmarkVerify(b *testing.B) {
 	secret, sum := New()
 	file := filepath.Join(b.TempDir(), "keys.toml")
-	if err := os.WriteFile(file, []byte(Entry{Name: "a", SHA256: sum}.TOML()), 0o600); err != nil {
+	if err := os.WriteFile(file, Entry{Name: "a", SHA256: sum}.TOML(), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	store, err := Open(file, slog.New(slog.DiscardHandler), NewUses())
