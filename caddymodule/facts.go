@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"assistant/lifecycle/gguf"
+	"assistant/internal/gguf"
 	"assistant/modeldir"
 )
 

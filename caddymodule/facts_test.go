@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"assistant/lifecycle/gguf/gguftest"
+	"assistant/internal/gguf/gguftest"
 	"assistant/modeldir"
 )
 

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"assistant/internal/gguf/gguftest"
 	"assistant/internal/keys"
-	"assistant/lifecycle/gguf/gguftest"
 )
 
 // What a model's file says of requests is in them when the engine has them; variants share its instance.

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"assistant/internal/enginetest"
-	"assistant/lifecycle/gguf/gguftest"
+	"assistant/internal/gguf/gguftest"
 	"assistant/modeldir"
 )
 

@@ -14,8 +14,8 @@ import (
 	"strconv"
 	"strings"
 
+	"assistant/internal/gguf"
 	"assistant/internal/openai"
-	"assistant/lifecycle/gguf"
 	"assistant/modeldir"
 )
 

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"assistant/lifecycle/gguf"
+	"assistant/internal/gguf"
 )
 
 // templateNone is the prompt template of models that are given texts, not chats.

@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"assistant/internal/gguf"
 	"assistant/internal/openai"
-	"assistant/lifecycle/gguf"
 	"assistant/lifecycle/machine"
 	"assistant/modeldir"
 )

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"assistant/lifecycle/gguf"
-	"assistant/lifecycle/gguf/gguftest"
+	"assistant/internal/gguf"
+	"assistant/internal/gguf/gguftest"
 	"assistant/lifecycle/machine"
 	"assistant/modeldir"
 )

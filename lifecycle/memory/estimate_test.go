@@ -11,8 +11,8 @@ import (
 	"go.uber.org/goleak"
 
 	"assistant/internal/enginetest"
-	"assistant/lifecycle/gguf"
-	"assistant/lifecycle/gguf/gguftest"
+	"assistant/internal/gguf"
+	"assistant/internal/gguf/gguftest"
 	"assistant/lifecycle/machine"
 	"assistant/modeldir"
 )

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"assistant/lifecycle/gguf/gguftest"
+	"assistant/internal/gguf/gguftest"
 )
 
 func headerOf(t *testing.T, f *gguftest.File) header {

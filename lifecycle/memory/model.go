@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"assistant/lifecycle/gguf"
+	"assistant/internal/gguf"
 )
 
 // header is a model's, with what a need is reckoned from.

@@ -7,7 +7,7 @@ import (
 	"os"
 	"testing"
 
-	"assistant/lifecycle/gguf"
+	"assistant/internal/gguf"
 )
 
 // The types of values that are written.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"assistant/lifecycle/gguf"
-	"assistant/lifecycle/gguf/gguftest"
+	"assistant/internal/gguf"
+	"assistant/internal/gguf/gguftest"
 )
 
 // read reads a file of size bytes that begins with b.
