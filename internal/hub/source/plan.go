@@ -10,9 +10,11 @@ type Role string
 const (
 	Weights   Role = "weights"   // the model; of a split one, each part
 	Projector Role = "projector" // what makes images or sounds something the model can read
-	Template  Role = "template"  // of a chat
+	Adapter   Role = "adapter"   // a LoRA, to be applied to the weights
+	Template  Role = "template"  // of a chat: Jinja by OCI, Go's text/template by Ollama, which no engine of ours reads
 	System    Role = "system"    // what a chat is told first
 	Params    Role = "params"    // defaults of requests, JSON
+	Messages  Role = "messages"  // how a chat begins, JSON
 	Licence   Role = "licence"
 )
 

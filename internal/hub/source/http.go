@@ -1,0 +1,221 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+
+	"assistant/internal/hub/transfer"
+)
+
+// What errors are about, for those who tell them on.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrDenied   = errors.New("access denied")
+)
+
+const (
+	maxList      = 32 << 20         // bytes of a list of files: some thousand files have 1 MiB
+	maxManifest  = 4 << 20          // bytes of a manifest or of what is read to be shown: the OCI distribution specification's bound
+	maxSize      = 16 << 40         // bytes of a file: larger than any model, and low enough that sums of many are numbers
+	askTimeout   = 30 * time.Second // of one small request, so that a dead mirror is left for the next
+	maxRedirects = 10               // as net/http and huggingface_hub
+)
+
+// doer sends requests: an http.Client, or one that fetches tokens.
+type doer interface {
+	Do(*http.Request) (*http.Response, error)
+}
+
+// leaves tells whether a redirect goes to another origin than the first request went to: there its Authorization is not for. net/http
+// takes only other host names for that, not other ports.
+func leaves(req *http.Request, via []*http.Request) bool {
+	first := via[0].URL
+	return req.URL.Scheme != first.Scheme || !strings.EqualFold(req.URL.Host, first.Host)
+}
+
+// safely checks that a redirect gives up no encryption.
+func safely(from, to *url.URL) error {
+	if to.Scheme != "https" && (to.Scheme != "http" || from.Scheme == "https" && !isLoopback(to.Hostname())) {
+		return fmt.Errorf("%s leads to %s://%s, which is not encrypted", from.Host, to.Scheme, to.Host)
+	}
+	return nil
+}
+
+// staying is the Resolver's client, which stops at a redirect to another origin.
+func (r *Resolver) staying() *http.Client {
+	c := *r.client()
+	c.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if leaves(req, via) {
+			return http.ErrUseLastResponse
+		}
+		if len(via) >= maxRedirects {
+			return fmt.Errorf("stopped after %d redirects", maxRedirects)
+		}
+		return nil
+	}
+	return &c
+}
+
+// following is the Resolver's client, which follows redirects and takes no Authorization along to another origin.
+func (r *Resolver) following() *http.Client {
+	c := *r.client()
+	c.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if len(via) >= maxRedirects {
+			return fmt.Errorf("stopped after %d redirects", maxRedirects)
+		}
+		for i := range via { // a header that was dropped on the way comes back with the next redirect
+			if leaves(req, via) || i > 0 && leaves(via[i], via) {
+				req.Header.Del("Authorization")
+			}
+		}
+		return safely(via[len(via)-1].URL, req.URL)
+	}
+	return &c
+}
+
+func (r *Resolver) client() *http.Client {
+	if r.Client == nil {
+		return http.DefaultClient // asks HTTPS_PROXY and its kin
+	}
+	return r.Client
+}
+
+// statusError is an answer that is not what was asked for.
+type statusError struct {
+	host   string
+	status int
+	header http.Header
+	text   string // of its body, the beginning
+}
+
+func (e *statusError) Error() string {
+	s := fmt.Sprintf("%s answered %d %s", e.host, e.status, http.StatusText(e.status))
+	if e.text != "" {
+		s += ": " + e.text
+	}
+	return s
+}
+
+func (e *statusError) Is(target error) bool {
+	switch target {
+	case ErrNotFound:
+		return e.status == http.StatusNotFound || e.status == http.StatusGone
+	case ErrDenied:
+		return e.status == http.StatusUnauthorized || e.status == http.StatusForbidden
+	}
+	return false
+}
+
+func newStatusError(resp *http.Response) *statusError {
+	e := &statusError{host: resp.Request.URL.Host, status: resp.StatusCode, header: resp.Header}
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+		return e
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 300))
+	if err == nil {
+		e.text = strings.Join(strings.Fields(strings.ToValidUTF8(string(b), "?")), " ")
+	}
+	return e
+}
+
+// get reads a whole answer of at most limit bytes.
+func get(ctx context.Context, client doer, address string, header http.Header, limit int64) ([]byte, http.Header, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	resp, err := send(ctx, client, address, header)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, nil, newStatusError(resp)
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read what %s answers: %w", resp.Request.URL.Host, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, nil, fmt.Errorf("%s answers with more than %d bytes, which is no list of files", resp.Request.URL.Host, limit)
+	}
+	return b, resp.Header, nil
+}
+
+func send(ctx context.Context, client doer, address string, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	req.Header.Set("User-Agent", "assistant")
+	resp, err := client.Do(req)
+	if err == nil {
+		return resp, nil
+	}
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		err = ue.Err // without the address, which may be long, and signed
+	}
+	if isRefusal(err) {
+		err = fmt.Errorf("%w: %w", ErrDenied, err)
+	}
+	return nil, fmt.Errorf("ask %s: %w", req.URL.Host, err)
+}
+
+// isRefusal tells whether there is no login for a registry, or it was turned down where tokens are given.
+func isRefusal(err error) bool {
+	e, ok := errors.AsType[*errcode.ErrorResponse](err)
+	return errors.Is(err, auth.ErrBasicCredentialNotFound) || ok && (e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden)
+}
+
+// locate finds where a file is really had from: registries send on to a signed address of another host, and it is better to ask once for
+// that than with every part. It asks for one byte, as such addresses are often signed for GET alone. The client must stay at its origin.
+func locate(ctx context.Context, client doer, address string, header http.Header) (transfer.Location, http.Header, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	ranged := http.Header{"Range": {"bytes=0-0"}}
+	for k, v := range header {
+		ranged[k] = v
+	}
+	resp, err := send(ctx, client, address, ranged)
+	if err != nil {
+		return transfer.Location{}, nil, err
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent:
+		at := transfer.Location{URL: resp.Request.URL.String()}
+		if auth := resp.Request.Header.Get("Authorization"); auth != "" {
+			at.Header = http.Header{"Authorization": {auth}}
+		}
+		return at, resp.Header, nil
+	case resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "":
+		to, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
+		if err == nil {
+			err = safely(resp.Request.URL, to)
+		}
+		if err != nil {
+			return transfer.Location{}, nil, fmt.Errorf("%s leads nowhere: %w", resp.Request.URL.Host, err)
+		}
+		return transfer.Location{URL: to.String()}, resp.Header, nil
+	default:
+		return transfer.Location{}, nil, newStatusError(resp)
+	}
+}
+
+// checkSize refuses sizes that no file has.
+func checkSize(name string, size int64) error {
+	if size < 0 || size > maxSize {
+		return fmt.Errorf("%s is said to have %d bytes, which no model has", name, size)
+	}
+	return nil
+}
