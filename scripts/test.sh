@@ -10,7 +10,7 @@ has cargo || fail "the guest for WasmEdge is tested from its source, in Rust: in
 # shellcheck disable=SC2016 # the shell of progress.py expands it
 scripts/progress.py --beside engine=scripts/get-engine.sh models=scripts/get-models.sh clients=scripts/get-python.sh \
 	wasi-nn='WASMEDGE_DIR=$(scripts/get-wasmedge.sh) && export WASMEDGE_DIR && scripts/build-wasi-nn.sh && scripts/build-wasi-nn.sh harness' \
-	llama-core=scripts/build-llama-core-server.sh
+	llama-core=scripts/build-llama-core-server.sh registry=scripts/build-registry.sh
 ASSISTANT_TEST_LLAMA_SERVER=$(scripts/get-engine.sh)
 ASSISTANT_TEST_MODELS=$(scripts/get-models.sh)
 ASSISTANT_TEST_PYTHON=$(scripts/get-python.sh)
@@ -20,7 +20,8 @@ ASSISTANT_TEST_WASMEDGE=$WASMEDGE_DIR/wasmedge
 ASSISTANT_TEST_WASI_NN=$(scripts/build-wasi-nn.sh)
 ASSISTANT_TEST_WASI_NN_HARNESS=$(scripts/build-wasi-nn.sh harness)
 ASSISTANT_TEST_LLAMA_CORE_SERVER=$(scripts/build-llama-core-server.sh)
-export ASSISTANT_TEST_LLAMA_CORE_SERVER ASSISTANT_TEST_LLAMA_SERVER ASSISTANT_TEST_MODELS ASSISTANT_TEST_PYTHON
+ASSISTANT_TEST_REGISTRY=$(scripts/build-registry.sh)
+export ASSISTANT_TEST_LLAMA_CORE_SERVER ASSISTANT_TEST_LLAMA_SERVER ASSISTANT_TEST_MODELS ASSISTANT_TEST_PYTHON ASSISTANT_TEST_REGISTRY
 export ASSISTANT_TEST_WASMEDGE ASSISTANT_TEST_WASI_NN ASSISTANT_TEST_WASI_NN_HARNESS
 
 gotestsum=$(tool gotestsum)

@@ -443,7 +443,7 @@ func (g *registryOf) describe(ctx context.Context, r *Resolver, m *manifest, pla
 		return nil //nolint:nilerr // of another kind: the config only says more
 	}
 	plan.Quantization = cmp.Or(config.Config.Quantization, config.FileType)
-	if label, _ := quantOf(plan.Quantization); label != "" { // Docker's may say "IQ2_XXS/Q4_K_M"
+	if label, _ := quantOf(path.Base(plan.Quantization)); label != "" { // Docker's may say "IQ2_XXS/Q4_K_M"
 		plan.Quantization = label
 	}
 	plan.Licence = cmp.Or(plan.Licence, strings.Join(config.Descriptor.Licenses, ", "))
