@@ -94,11 +94,13 @@ func (h *Hub) Requests() []Request {
 
 func (h *Hub) serve(w http.ResponseWriter, req *http.Request) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.requests = append(h.requests, Request{req.Method, req.URL.Path, req.Header.Get("Range"), req.Header.Get("Authorization")})
+	h.mu.Unlock()
 	if h.Fault != nil && h.Fault(w, req) {
 		return
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	parts := strings.Split(strings.TrimPrefix(req.URL.EscapedPath(), "/"), "/")
 	for i := range parts {
 		parts[i], _ = url.PathUnescape(parts[i])

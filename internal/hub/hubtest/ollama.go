@@ -57,12 +57,11 @@ func (o *Ollama) Add(name, config string, layers ...Layer) {
 		MediaType     string       `json:"mediaType"`
 		Config        descriptor   `json:"config"`
 		Layers        []descriptor `json:"layers"`
-	}{
-		2, "application/vnd.docker.distribution.manifest.v2+json",
-		descriptor{"application/vnd.docker.container.image.v1+json", "sha256:" + o.CDN.Put([]byte(config)), len(config)}, nil,
-	}
+	}{SchemaVersion: 2, MediaType: "application/vnd.docker.distribution.manifest.v2+json"}
+	put := func(media string, b []byte) descriptor { return descriptor{media, "sha256:" + o.CDN.Put(b), len(b)} }
+	manifest.Config = put("application/vnd.docker.container.image.v1+json", []byte(config))
 	for _, l := range layers {
-		manifest.Layers = append(manifest.Layers, descriptor{"application/vnd.ollama.image." + l.Type, "sha256:" + o.CDN.Put(l.Content), len(l.Content)})
+		manifest.Layers = append(manifest.Layers, put("application/vnd.ollama.image."+l.Type, l.Content))
 	}
 	b, err := json.Marshal(manifest)
 	if err != nil {
@@ -87,11 +86,13 @@ func (o *Ollama) Requests() []Request {
 
 func (o *Ollama) serve(w http.ResponseWriter, req *http.Request) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.requests = append(o.requests, Request{req.Method, req.URL.Path, req.Header.Get("Range"), req.Header.Get("Authorization")})
+	o.mu.Unlock()
 	if o.Fault != nil && o.Fault(w, req) {
 		return
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.Bearer != "" && req.URL.Path == "/token" {
 		_ = json.NewEncoder(w).Encode(map[string]string{"token": o.Bearer}) // who left does not read it
 		return
@@ -117,7 +118,8 @@ func (o *Ollama) serve(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8") // as Ollama's
 		_, _ = w.Write(b)                                           // who left does not read it
 	case "blobs":
-		http.Redirect(w, req, o.CDN.Sign(strings.TrimPrefix(parts[4], "sha256:")), http.StatusTemporaryRedirect)
+		to := o.CDN.Sign(strings.TrimPrefix(parts[4], "sha256:"))
+		http.Redirect(w, req, to, http.StatusTemporaryRedirect) //nolint:gosec // to the CDN alone
 	default:
 		http.NotFound(w, req)
 	}

@@ -45,11 +45,12 @@ func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
 	program := realtest.Need(t, "ASSISTANT_TEST_REGISTRY")
 	dir := t.TempDir()
 	r := &Registry{}
+	store := filepath.Join(dir, "store")
 	config := map[string]any{
 		"version": 0.1,
 		"log":     map[string]any{"level": "info", "formatter": "json", "accesslog": map[string]bool{"disabled": true}},
 		"http":    map[string]any{"addr": "127.0.0.1:0", "secret": "of a test"},
-		"storage": map[string]any{"filesystem": map[string]string{"rootdirectory": filepath.Join(dir, "store")}, "delete": map[string]bool{"enabled": true}},
+		"storage": map[string]any{"filesystem": map[string]string{"rootdirectory": store}},
 	}
 	if o.Login {
 		file := filepath.Join(dir, "htpasswd")
@@ -59,8 +60,9 @@ func NewRegistry(t testing.TB, o RegistryOptions) *Registry {
 		config["auth"] = map[string]any{"htpasswd": map[string]string{"realm": "a test", "path": file}}
 	}
 	if o.Redirect {
-		r.Storage = r.serveStorage(t, filepath.Join(dir, "store"))
-		config["middleware"] = map[string]any{"storage": []any{map[string]any{"name": "redirect", "options": map[string]string{"baseurl": r.Storage}}}}
+		r.Storage = r.serveStorage(t, store)
+		redirect := map[string]any{"name": "redirect", "options": map[string]string{"baseurl": r.Storage}}
+		config["middleware"] = map[string]any{"storage": []any{redirect}}
 	}
 	r.start(t, program, dir, config)
 	return r

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -44,7 +45,7 @@ func leaves(req *http.Request, via []*http.Request) bool {
 
 // safely checks that a redirect gives up no encryption.
 func safely(from, to *url.URL) error {
-	if to.Scheme != "https" && (to.Scheme != "http" || from.Scheme == "https" && !isLoopback(to.Hostname())) {
+	if to.Scheme != "https" && (to.Scheme != "http" || from.Scheme == "https") {
 		return fmt.Errorf("%s leads to %s://%s, which is not encrypted", from.Host, to.Scheme, to.Host)
 	}
 	return nil
@@ -128,25 +129,25 @@ func newStatusError(resp *http.Response) *statusError {
 }
 
 // get reads a whole answer of at most limit bytes.
-func get(ctx context.Context, client doer, address string, header http.Header, limit int64) ([]byte, http.Header, error) {
+func get(ctx context.Context, client doer, address string, header http.Header, limit int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	resp, err := send(ctx, client, address, header)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, nil, newStatusError(resp)
+		return nil, newStatusError(resp)
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, nil, fmt.Errorf("read what %s answers: %w", resp.Request.URL.Host, err)
+		return nil, fmt.Errorf("read what %s answers: %w", resp.Request.URL.Host, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, nil, fmt.Errorf("%s answers with more than %d bytes, which is no list of files", resp.Request.URL.Host, limit)
+		return nil, fmt.Errorf("%s answers with more than %d bytes, which is no list of files", resp.Request.URL.Host, limit)
 	}
-	return b, resp.Header, nil
+	return b, nil
 }
 
 func send(ctx context.Context, client doer, address string, header http.Header) (*http.Response, error) {
@@ -154,9 +155,7 @@ func send(ctx context.Context, client doer, address string, header http.Header) 
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	req.Header.Set("User-Agent", "assistant")
 	resp, err := client.Do(req)
 	if err == nil {
@@ -173,19 +172,20 @@ func send(ctx context.Context, client doer, address string, header http.Header) 
 
 // isRefusal tells whether there is no login for a registry, or it was turned down where tokens are given.
 func isRefusal(err error) bool {
-	e, ok := errors.AsType[*errcode.ErrorResponse](err)
-	return errors.Is(err, auth.ErrBasicCredentialNotFound) || ok && (e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden)
+	if e, ok := errors.AsType[*errcode.ErrorResponse](err); ok {
+		return e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden
+	}
+	return errors.Is(err, auth.ErrBasicCredentialNotFound)
 }
 
-// locate finds where a file is really had from: registries send on to a signed address of another host, and it is better to ask once for
-// that than with every part. It asks for one byte, as such addresses are often signed for GET alone. The client must stay at its origin.
+// locate finds where a file is really had from: registries send on to a signed address of another host, and it is better to ask
+// once for that than with every part. It asks for one byte, not by HEAD: such addresses are often signed for GET alone. The client
+// must stay at its origin.
 func locate(ctx context.Context, client doer, address string, header http.Header) (transfer.Location, http.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	ranged := http.Header{"Range": {"bytes=0-0"}}
-	for k, v := range header {
-		ranged[k] = v
-	}
+	maps.Copy(ranged, header)
 	resp, err := send(ctx, client, address, ranged)
 	if err != nil {
 		return transfer.Location{}, nil, err
@@ -210,6 +210,21 @@ func locate(ctx context.Context, client doer, address string, header http.Header
 	default:
 		return transfer.Location{}, nil, newStatusError(resp)
 	}
+}
+
+// join is errors.Join on one line.
+func join(all []error) error {
+	var joined error
+	for _, err := range all {
+		switch {
+		case err == nil:
+		case joined == nil:
+			joined = err
+		default:
+			joined = fmt.Errorf("%w; %w", joined, err)
+		}
+	}
+	return joined
 }
 
 // checkSize refuses sizes that no file has.

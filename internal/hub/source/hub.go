@@ -46,7 +46,7 @@ type endpoint struct {
 
 func (r *Resolver) endpoints() ([]endpoint, error) {
 	var list []endpoint
-	for _, s := range strings.Split(r.HuggingFace, ",") {
+	for s := range strings.SplitSeq(r.HuggingFace, ",") {
 		s = strings.TrimRight(strings.TrimSpace(s), "/")
 		if s == "" {
 			continue
@@ -87,12 +87,12 @@ func (r *Resolver) repository(ctx context.Context, ref Ref) (*repository, []entr
 			break
 		}
 	}
-	return nil, nil, errors.Join(failed...)
+	return nil, nil, join(failed)
 }
 
 func (r *Resolver) repositoryAt(ctx context.Context, p endpoint, ref Ref) (*repository, []entry, error) {
 	address := p.base + "/api/models/" + ref.Repo + "/revision/" + url.PathEscape(ref.revision()) + "?blobs=true"
-	body, _, err := get(ctx, r.following(), address, p.header, maxList)
+	body, err := get(ctx, r.following(), address, p.header, maxList)
 	if err != nil {
 		return nil, nil, r.explain(ref, "", err)
 	}
@@ -139,7 +139,11 @@ func (r *Resolver) explain(ref Ref, file string, err error) error {
 		}
 		return fmt.Errorf("the account of HF_TOKEN may not have it: accept its licence at %s, and wait until that is granted: %w", page, err)
 	case code == "RepoNotFound" || e.status == http.StatusUnauthorized:
-		return fmt.Errorf("there is no such repository, or it is private: check the name, or set HF_TOKEN: %w (%w)", ErrNotFound, err)
+		remedy := "set HF_TOKEN"
+		if r.Token != "" {
+			remedy = "see whether HF_TOKEN still holds and may read it"
+		}
+		return fmt.Errorf("there is no such repository, or it is private: check the name, or %s: %w (%w)", remedy, ErrNotFound, err)
 	case code == "RevisionNotFound":
 		return fmt.Errorf("it has no revision %s: %w", ref.revision(), err)
 	case code == "EntryNotFound" && file != "":
@@ -209,7 +213,8 @@ func (r *Resolver) resolveHub(ctx context.Context, ref Ref) (*Plan, error) {
 		in.Pick = v.name(labels(list))
 	}
 	plan := &Plan{
-		Source: in.String(), Name: firstName(v.files[0].path, path.Base(ref.Repo)), Quantization: v.label, Licence: repo.licence(), Revision: repo.SHA,
+		Source: in.String(), Name: firstName(v.files[0].path, path.Base(ref.Repo)),
+		Quantization: v.label, Licence: repo.licence(), Revision: repo.SHA,
 	}
 	if len(ref.SHA256) > 0 {
 		plan.Source = ref.String()
@@ -296,7 +301,7 @@ func (r *Resolver) locateHub(ctx context.Context, ref Ref, commit string, e entr
 	wg.Wait()
 	found = slices.DeleteFunc(found, func(l transfer.Location) bool { return l.URL == "" })
 	if len(found) == 0 {
-		return nil, fmt.Errorf("locate %s: %w", e.path, errors.Join(failed...))
+		return nil, fmt.Errorf("locate %s: %w", e.path, join(failed))
 	}
 	return found, nil
 }

@@ -133,7 +133,8 @@ licence licence.txt 26
 		equal(t, pinned.Files[0].SHA256, plan.Files[0].SHA256)
 
 		parts := publish(t, reg, "ai/split")
-		parts.manifest("latest", parts.push(dockerConfig, []byte(`{"config":{"quantization":"Q8_0"}}`), ""), parts.push(dockerGGUF, hubtest.GGUF("1", 30), ""), parts.push(dockerGGUF, hubtest.GGUF("2", 20), ""))
+		parts.manifest("latest", parts.push(dockerConfig, []byte(`{"config":{"quantization":"Q8_0"}}`), ""),
+			parts.push(dockerGGUF, hubtest.GGUF("1", 30), ""), parts.push(dockerGGUF, hubtest.GGUF("2", 20), ""))
 		check(t, "ai/split", `oci:HOST/ai/split:latest split Q8_0 "" 98
 weights split-00001-of-00002.gguf 54
 weights split-00002-of-00002.gguf 44
@@ -145,7 +146,8 @@ weights split-00002-of-00002.gguf 44
 		config := p.push(cncfConfig, []byte(`{"descriptor":{"licenses":["gemma"]},"config":{"format":"gguf","quantization":"Q4_0"}}`), "")
 		raw, gguf := cncfWeight+"raw", cncfWeight+"gguf"
 		p.manifest("raw", config,
-			p.push(raw, hubtest.GGUF("2", 20), "gemma-Q4_0-00002-of-00002.gguf"), p.push(raw, hubtest.GGUF("1", 30), "gemma-Q4_0-00001-of-00002.gguf"),
+			p.push(raw, hubtest.GGUF("2", 20), "gemma-Q4_0-00002-of-00002.gguf"),
+			p.push(raw, hubtest.GGUF("1", 30), "gemma-Q4_0-00001-of-00002.gguf"),
 			p.push(raw, hubtest.GGUF("p", 5), "mmproj-F16.gguf"), p.push("application/vnd.cncf.model.doc.v1.raw", []byte("# Gemma"), "README.md"),
 		)
 		check(t, "models/gemma:raw", `oci:HOST/models/gemma:raw gemma-raw Q4_0 "gemma" 127
@@ -169,7 +171,8 @@ projector mmproj-F16.gguf 29
 		ollama := p.manifest("ollama", empty, p.push("application/vnd.ollama.image.model", hubtest.GGUF("o", 10), ""))
 		check(t, "other:ollama", "oci:HOST/other:ollama other-ollama  \"\" 34\nweights other-ollama.gguf 34\n")
 		p.manifest("unknown", empty,
-			p.push("application/x-notes", bytes.Repeat([]byte("n"), 900), ""), p.push("application/x-model", hubtest.GGUF("u", 60), ""), p.push("application/x-other", hubtest.GGUF("v", 8), ""))
+			p.push("application/x-notes", bytes.Repeat([]byte("n"), 900), ""),
+			p.push("application/x-model", hubtest.GGUF("u", 60), ""), p.push("application/x-other", hubtest.GGUF("v", 8), ""))
 		check(t, "other:unknown", "oci:HOST/other:unknown other-unknown  \"\" 84\nweights other-unknown.gguf 84\n")
 		p.manifest("notes", empty, p.push("application/x-notes", []byte("nothing"), ""))
 		refused(t, r, at("other:notes"), "GGUF", "container")
@@ -200,7 +203,8 @@ projector mmproj-F16.gguf 29
 				return auth.Credential{Username: "x", Password: "y"}, nil
 			},
 		} {
-			if err := refused(t, &source.Resolver{Credential: c}, at("ai/smolvlm:500M"), "docker login "+reg.Host); !errors.Is(err, source.ErrDenied) {
+			err := refused(t, &source.Resolver{Credential: c}, at("ai/smolvlm:500M"), "docker login "+reg.Host)
+			if !errors.Is(err, source.ErrDenied) {
 				t.Errorf("%s: got %v", name, err)
 			}
 		}

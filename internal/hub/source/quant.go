@@ -268,7 +268,7 @@ func byDefault(list []variant, memory int64) (variant, error) {
 	fitting := slices.DeleteFunc(slices.Clone(whole), func(v variant) bool { return !fits(v.size, memory) })
 	if len(fitting) == 0 {
 		return variant{}, fmt.Errorf("nothing of it fits into %s: there are %s; name one to have it all the same",
-			humanize.IBytes(uint64(memory)), told(whole)) //nolint:gosec // above 0
+			humanize.IBytes(uint64(memory)), told(whole))
 	}
 	bits := func(v variant) int { return min(0, 8-bitsOf(v.label)) } // 0 up to 8 bits, less with each above
 	best := slices.MaxFunc(fitting, func(a, b variant) int {
@@ -293,14 +293,16 @@ func bitsOf(label string) int {
 	return n
 }
 
-// projectorOf finds the projector that goes with a model as llama.cpp does (find_best_sibling): the one that lies nearest, beside the model
-// or above it, and of these the one whose bits are closest to the model's. Of equals F16 is first, as it is fast everywhere.
+// projectorOf finds the projector that goes with a model as llama.cpp does (find_best_sibling of common/download.cpp): the one that
+// lies nearest, beside the model or above it, and of these the one whose bits are closest to the model's. Of equals llama.cpp takes the
+// first; here F16 is before BF16, as it is fast everywhere.
 func projectorOf(all []entry, v variant) (entry, bool) {
 	dir := path.Dir(v.files[0].path)
 	var found []entry
 	for _, e := range all {
 		d := path.Dir(e.path)
-		if isGGUF(e.path) && strings.Contains(strings.ToLower(path.Base(e.path)), "mmproj") && (d == "." || d == dir || strings.HasPrefix(dir, d+"/")) {
+		above := d == "." || d == dir || strings.HasPrefix(dir, d+"/")
+		if above && isGGUF(e.path) && strings.Contains(strings.ToLower(path.Base(e.path)), "mmproj") {
 			found = append(found, e)
 		}
 	}
@@ -308,11 +310,12 @@ func projectorOf(all []entry, v variant) (entry, bool) {
 		return entry{}, false
 	}
 	far := func(e entry) int {
-		return max(bitsOf(readName(e.path).label), bitsOf(v.label)) - min(bitsOf(readName(e.path).label), bitsOf(v.label))
+		a, b := bitsOf(readName(e.path).label), bitsOf(v.label)
+		return max(a, b) - min(a, b)
 	}
 	return slices.MinFunc(found, func(a, b entry) int {
 		return cmp.Or(
-			cmp.Compare(len(path.Dir(b.path)), len(path.Dir(a.path))),
+			cmp.Compare(strings.Count(b.path, "/"), strings.Count(a.path, "/")),
 			cmp.Compare(far(a), far(b)),
 			cmp.Compare(readName(b.path).label, readName(a.path).label), // F32, F16, BF16
 			cmp.Compare(a.path, b.path),
@@ -361,7 +364,7 @@ func told(list []variant) string {
 	var names []string
 	for _, c := range choices(list, 0) {
 		if c.Size >= 0 {
-			c.Name += " (" + humanize.Bytes(uint64(c.Size)) + ")" //nolint:gosec // not negative
+			c.Name += " (" + humanize.Bytes(uint64(c.Size)) + ")"
 		}
 		names = append(names, c.Name)
 	}

@@ -120,9 +120,12 @@ func TestPickTakesADraftAlone(t *testing.T) {
 }
 
 func TestProjector(t *testing.T) {
-	all := append(entries(map[string]int64{"v/mmproj-m-Q8_0.gguf": 1, "v/m-Q8_0.gguf": 1, "v/deep/m-Q4_0.gguf": 1, "other/mmproj-x.gguf": 1}), manyQuants...)
+	all := append(entries(map[string]int64{
+		"v/mmproj-m-Q8_0.gguf": 1, "v/m-Q8_0.gguf": 1, "v/deep/m-Q4_0.gguf": 1, "other/mmproj-x.gguf": 1, "w/mmproj-F32.gguf": 1,
+	}), manyQuants...)
 	for p, want := range map[string]string{
-		"m-Q4_K_M.gguf":      "mmproj-F16.gguf", // not BF16, nor F32
+		"m-Q4_K_M.gguf":      "mmproj-F16.gguf",   // not BF16, nor F32
+		"w/m-F16.gguf":       "w/mmproj-F32.gguf", // the nearest
 		"v/m-Q8_0.gguf":      "v/mmproj-m-Q8_0.gguf",
 		"v/deep/m-Q4_0.gguf": "v/mmproj-m-Q8_0.gguf",
 	} {

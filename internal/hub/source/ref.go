@@ -85,7 +85,7 @@ func parse(s string) (Ref, error) {
 		}
 	}
 	repo, _, _ := strings.Cut(s, ":")
-	if strings.HasSuffix(strings.ToLower(repo), ".gguf") || strings.HasPrefix(s, "/") || strings.HasPrefix(s, ".") || strings.Contains(s, `\`) {
+	if isGGUF(repo) || strings.HasPrefix(s, "/") || strings.HasPrefix(s, ".") || strings.Contains(s, `\`) {
 		return Ref{}, errors.New("looks like a path: write file: before it")
 	}
 	if !strings.Contains(repo, "/") {
@@ -161,8 +161,8 @@ func parseHubPath(s string) (Ref, error) {
 	if ref.Revision == "main" {
 		ref.Revision = ""
 	}
-	if strings.Contains(ref.Pick, "@") || strings.ContainsFunc(ref.Pick+ref.Revision, isControl) {
-		return Ref{}, errors.New("names a file with an @ or a control character, which cannot be written as hf:OWNER/REPO:FILE")
+	if strings.ContainsFunc(ref.Pick+ref.Revision, isControl) {
+		return Ref{}, errors.New("holds a control character")
 	}
 	return ref, ref.checkHub()
 }
@@ -315,7 +315,7 @@ func (r Ref) String() string {
 	switch r.Kind {
 	case HuggingFace:
 		s := "hf:" + r.Repo
-		if len(r.SHA256) > 0 { // only an address can say it
+		if len(r.SHA256) > 0 || strings.Contains(r.Pick, "@") { // only an address can say it
 			u := url.URL{Scheme: "https", Host: "huggingface.co", Path: "/" + r.Repo + "/resolve/"}
 			return u.String() + url.PathEscape(r.revision()) + "/" + escapePath(r.Pick) + r.sums()
 		}

@@ -18,16 +18,34 @@ func TestParse(t *testing.T) {
 		{"hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M", Ref{Kind: HuggingFace, Repo: "Qwen/Qwen2.5-0.5B-Instruct-GGUF", Pick: "Q4_K_M"}, ""},
 		{"hf:a/b", Ref{Kind: HuggingFace, Repo: "a/b"}, ""},
 		{" hf:a/b@refs/pr/1 ", Ref{Kind: HuggingFace, Repo: "a/b", Revision: "refs/pr/1"}, "hf:a/b@refs/pr/1"},
-		{"HF:a/b:sub/m-Q8_0.gguf@v1", Ref{Kind: HuggingFace, Repo: "a/b", Pick: "sub/m-Q8_0.gguf", Revision: "v1"}, "hf:a/b:sub/m-Q8_0.gguf@v1"},
-		{"ggml-org/gemma-3-4b-it-GGUF:Q8_0", Ref{Kind: HuggingFace, Repo: "ggml-org/gemma-3-4b-it-GGUF", Pick: "Q8_0"}, "hf:ggml-org/gemma-3-4b-it-GGUF:Q8_0"},
+		{
+			"HF:a/b:sub/m-Q8_0.gguf@v1",
+			Ref{Kind: HuggingFace, Repo: "a/b", Pick: "sub/m-Q8_0.gguf", Revision: "v1"},
+			"hf:a/b:sub/m-Q8_0.gguf@v1",
+		},
+		{
+			"ggml-org/gemma-3-4b-it-GGUF:Q8_0",
+			Ref{Kind: HuggingFace, Repo: "ggml-org/gemma-3-4b-it-GGUF", Pick: "Q8_0"},
+			"hf:ggml-org/gemma-3-4b-it-GGUF:Q8_0",
+		},
 		{"hf.co/a/b:Q8_0", Ref{Kind: HuggingFace, Repo: "a/b", Pick: "Q8_0"}, "hf:a/b:Q8_0"},
 		{"https://huggingface.co/a/b", Ref{Kind: HuggingFace, Repo: "a/b"}, "hf:a/b"},
 		{"https://huggingface.co/a/b/tree/main", Ref{Kind: HuggingFace, Repo: "a/b"}, "hf:a/b"},
-		{"https://huggingface.co/a/b/resolve/main/d/m%20x.gguf?download=true", Ref{Kind: HuggingFace, Repo: "a/b", Pick: "d/m x.gguf"}, "hf:a/b:d/m x.gguf"},
-		{"https://huggingface.co/a/b/blob/refs%2Fpr%2F1/m.gguf", Ref{Kind: HuggingFace, Repo: "a/b", Pick: "m.gguf", Revision: "refs/pr/1"}, "hf:a/b:m.gguf@refs/pr/1"},
+		{
+			"https://huggingface.co/a/b/resolve/main/d/m%20x.gguf?download=true",
+			Ref{Kind: HuggingFace, Repo: "a/b", Pick: "d/m x.gguf"},
+			"hf:a/b:d/m x.gguf",
+		},
+		{
+			"https://huggingface.co/a/b/blob/refs%2Fpr%2F1/m.gguf",
+			Ref{Kind: HuggingFace, Repo: "a/b", Pick: "m.gguf", Revision: "refs/pr/1"},
+			"hf:a/b:m.gguf@refs/pr/1",
+		},
+		{"https://huggingface.co/a/b/resolve/main/m@2.gguf", Ref{Kind: HuggingFace, Repo: "a/b", Pick: "m@2.gguf"}, ""},
 		{
 			"https://huggingface.co/a/b/resolve/main/m.gguf#sha256=" + aSum,
-			Ref{Kind: HuggingFace, Repo: "a/b", Pick: "m.gguf", SHA256: []string{aSum}}, "",
+			Ref{Kind: HuggingFace, Repo: "a/b", Pick: "m.gguf", SHA256: []string{aSum}},
+			"",
 		},
 
 		{"ollama:qwen2.5:0.5b", Ref{Kind: Ollama, Repo: "library/qwen2.5", Pick: "0.5b"}, ""},
@@ -35,16 +53,32 @@ func TestParse(t *testing.T) {
 		{"ollama:jo/model", Ref{Kind: Ollama, Repo: "jo/model", Pick: "latest"}, "ollama:jo/model:latest"},
 		{"ollama:reg.example/jo/m:t", Ref{Kind: Ollama, Host: "reg.example", Repo: "jo/m", Pick: "t"}, ""},
 		{"ollama:https://reg.example/jo/m:t", Ref{Kind: Ollama, Host: "reg.example", Repo: "jo/m", Pick: "t"}, "ollama:reg.example/jo/m:t"},
-		{"ollama:localhost:5000/m", Ref{Kind: Ollama, Host: "localhost:5000", Repo: "library/m", Pick: "latest"}, "ollama:localhost:5000/library/m:latest"},
+		{
+			"ollama:localhost:5000/m",
+			Ref{Kind: Ollama, Host: "localhost:5000", Repo: "library/m", Pick: "latest"},
+			"ollama:localhost:5000/library/m:latest",
+		},
 		{"ollama:http://reg.example:80/jo/m:t", Ref{Kind: Ollama, Host: "http://reg.example:80", Repo: "jo/m", Pick: "t"}, ""},
 
 		{"oci:ghcr.io/o/r:t", Ref{Kind: OCI, Host: "ghcr.io", Repo: "o/r", Pick: "t"}, ""},
 		{"oci:localhost:5000/r", Ref{Kind: OCI, Host: "localhost:5000", Repo: "r", Pick: "latest"}, "oci:localhost:5000/r:latest"},
-		{"oci:ai/smollm2:135M-Q4_0", Ref{Kind: OCI, Host: "docker.io", Repo: "ai/smollm2", Pick: "135M-Q4_0"}, "oci:docker.io/ai/smollm2:135M-Q4_0"},
-		{"oci://ghcr.io/o/r@sha256:" + aSum, Ref{Kind: OCI, Host: "ghcr.io", Repo: "o/r", Pick: "sha256:" + aSum}, "oci:ghcr.io/o/r@sha256:" + aSum},
+		{
+			"oci:ai/smollm2:135M-Q4_0",
+			Ref{Kind: OCI, Host: "docker.io", Repo: "ai/smollm2", Pick: "135M-Q4_0"},
+			"oci:docker.io/ai/smollm2:135M-Q4_0",
+		},
+		{
+			"oci://ghcr.io/o/r@sha256:" + aSum,
+			Ref{Kind: OCI, Host: "ghcr.io", Repo: "o/r", Pick: "sha256:" + aSum},
+			"oci:ghcr.io/o/r@sha256:" + aSum,
+		},
 
 		{"https://h.example/x.gguf?a=b", Ref{Kind: Web, URL: "https://h.example/x.gguf?a=b"}, ""},
-		{"https://h.example/x.gguf#sha256=" + strings.ToUpper(aSum), Ref{Kind: Web, URL: "https://h.example/x.gguf", SHA256: []string{aSum}}, "https://h.example/x.gguf#sha256=" + aSum},
+		{
+			"https://h.example/x.gguf#sha256=" + strings.ToUpper(aSum),
+			Ref{Kind: Web, URL: "https://h.example/x.gguf", SHA256: []string{aSum}},
+			"https://h.example/x.gguf#sha256=" + aSum,
+		},
 		{"http://127.0.0.1:8/x.gguf", Ref{Kind: Web, URL: "http://127.0.0.1:8/x.gguf"}, ""},
 		{"http://h.example/x.gguf#sha256=" + aSum, Ref{Kind: Web, URL: "http://h.example/x.gguf", SHA256: []string{aSum}}, ""},
 

@@ -22,7 +22,7 @@ import (
 	"assistant/internal/hub/transfer"
 )
 
-// Ollama's registry speaks the protocol of OCI's (distribution specification) with media types of its own, so that one client does for both.
+// Ollama's registry speaks the protocol of OCI's (distribution specification) with media types of its own: one client does for both.
 
 const (
 	defaultOllama = "https://registry.ollama.ai"
@@ -143,8 +143,9 @@ type manifest struct {
 
 // manifest reads the manifest of a tag or digest; a digest is checked.
 func (g *registryOf) manifest(ctx context.Context, r *Resolver, reference string) (*manifest, error) {
-	accept := http.Header{"Accept": {strings.Join([]string{ocispec.MediaTypeImageManifest, dockerManifest, ocispec.MediaTypeImageIndex, dockerIndex}, ", ")}}
-	body, _, err := get(ctx, g.following(r), g.base+"/v2/"+g.repo+"/manifests/"+reference, accept, maxManifest)
+	kinds := []string{ocispec.MediaTypeImageManifest, dockerManifest, ocispec.MediaTypeImageIndex, dockerIndex}
+	accept := http.Header{"Accept": {strings.Join(kinds, ", ")}}
+	body, err := get(ctx, g.following(r), g.base+"/v2/"+g.repo+"/manifests/"+reference, accept, maxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +177,7 @@ func digestOf(b []byte) string {
 
 // small reads a blob that is to be looked at.
 func (g *registryOf) small(ctx context.Context, r *Resolver, d ocispec.Descriptor) ([]byte, error) {
-	b, _, err := get(ctx, g.following(r), g.blobURL(string(d.Digest)), nil, maxManifest)
+	b, err := get(ctx, g.following(r), g.blobURL(string(d.Digest)), nil, maxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +255,7 @@ func (g *registryOf) explain(ctx context.Context, r *Resolver, ref Ref, err erro
 
 // tags lists a repository's tags (GET /v2/REPO/tags/list).
 func (g *registryOf) tags(ctx context.Context, r *Resolver) ([]string, error) {
-	body, _, err := get(ctx, g.following(r), g.base+"/v2/"+g.repo+"/tags/list", nil, maxManifest)
+	body, err := get(ctx, g.following(r), g.base+"/v2/"+g.repo+"/tags/list", nil, maxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -353,6 +354,9 @@ func roleOf(d ocispec.Descriptor) Role {
 	return role
 }
 
+// order is that of a Plan's files, and of the roles that are wanted.
+var order = []Role{Weights, Projector, Adapter, Template, System, Params, Messages, Licence}
+
 // layers picks what is wanted of a manifest. Where no media type says which layer is the model, it is the largest that begins as GGUF does.
 func (g *registryOf) layers(ctx context.Context, r *Resolver, m *manifest) ([]layer, error) {
 	var list []layer
@@ -360,11 +364,9 @@ func (g *registryOf) layers(ctx context.Context, r *Resolver, m *manifest) ([]la
 	for _, d := range m.Layers {
 		role := roleOf(d)
 		held[role] = true
-		switch role {
-		case "", document, packed, foreign:
-			continue
+		if slices.Contains(order, role) {
+			list = append(list, layer{d, role, fileOf(d)})
 		}
-		list = append(list, layer{d, role, fileOf(d)})
 	}
 	if !held[Weights] {
 		d, err := g.largest(ctx, r, m)
@@ -374,14 +376,14 @@ func (g *registryOf) layers(ctx context.Context, r *Resolver, m *manifest) ([]la
 		case d != nil:
 			list = append(list, layer{*d, Weights, fileOf(*d)})
 		case held[packed]:
-			return nil, fmt.Errorf("%w: its weights are in a tar archive, which is not unpacked here: publish them raw (modctl build --raw)", ErrNotFound)
+			return nil, fmt.Errorf("%w: its weights are in a tar archive, which is not unpacked here: publish them raw (modctl build --raw)",
+				ErrNotFound)
 		case held[foreign]:
 			return nil, fmt.Errorf("%w: its weights are no GGUF: look for a model that is published as GGUF", ErrNotFound)
 		default:
 			return nil, fmt.Errorf("%w: it holds no layer that is a model in GGUF; is it an image of a container?", ErrNotFound)
 		}
 	}
-	order := []Role{Weights, Projector, Adapter, Template, System, Params, Messages, Licence}
 	slices.SortStableFunc(list, func(a, b layer) int { return cmp.Compare(slices.Index(order, a.role), slices.Index(order, b.role)) })
 	return list, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -35,9 +36,7 @@ func fetch(t *testing.T, f source.File, url string, header http.Header) []byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for k, v := range header {
-			req.Header[k] = v
-		}
+		maps.Copy(req.Header, header)
 		req.Header.Set("Range", r)
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
@@ -154,6 +153,48 @@ projector mmproj-qwen2.5-vl-f16.gguf 324
 	}
 }
 
+func TestHubRevision(t *testing.T) {
+	h, r := newHub(t)
+	h.Repo("a/b-GGUF").Branch = "refs/pr/1"
+	h.Add("a/b-GGUF", "deep/with space+@#?%/b-Q4_0.gguf", hubtest.GGUF("b", 10))
+	plan := resolve(t, r, "hf:a/b-GGUF@refs/pr/1")
+	equal(t, plan.Source, "hf:a/b-GGUF:Q4_0@refs/pr/1")
+	bring(t, plan.Files[0])
+	named := resolve(t, r, "https://huggingface.co/a/b-GGUF/resolve/refs%2Fpr%2F1/deep/with%20space+@%23%3F%25/b-Q4_0.gguf")
+	equal(t, named.Files[0].SHA256, plan.Files[0].SHA256)
+}
+
+// TestManyFiles: a repository of any size costs a moment, not minutes.
+func TestManyFiles(t *testing.T) {
+	h, r := newHub(t)
+	for i := range 20000 {
+		h.Add("a/many", fmt.Sprintf("m%d-Q4_K_M.gguf", i), nil)
+	}
+	refused(t, r, "hf:a/many", "name the file", "m10-Q4_K_M.gguf", "more")
+	refused(t, r, "hf:a/many:Q9", "there are", "and 19960 more")
+}
+
+// TestHubLeadsOn: a hub that moved takes no token along, not even on the way back.
+func TestHubLeadsOn(t *testing.T) {
+	h, r := newHub(t)
+	r.Token = "hf_secret"
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Authorization") != "" {
+			t.Error("another origin was told the token")
+		}
+		http.Redirect(w, req, h.URL+req.URL.RequestURI(), http.StatusTemporaryRedirect)
+	}))
+	defer other.Close()
+	h.Fault = func(w http.ResponseWriter, req *http.Request) bool {
+		if req.Header.Get("Authorization") == "" {
+			return false
+		}
+		http.Redirect(w, req, other.URL+req.URL.RequestURI(), http.StatusTemporaryRedirect)
+		return true
+	}
+	resolve(t, r, "hf:Qwen/Qwen2.5-VL-GGUF")
+}
+
 func TestHubChoices(t *testing.T) {
 	_, r := newHub(t)
 	r.Memory = 512<<20 + 2000
@@ -221,6 +262,7 @@ func TestHubRefusals(t *testing.T) {
 	refused(t, r, "hf:o/safetensors", "no GGUF", "-GGUF")
 
 	r.Token = "wrong"
+	refused(t, r, "hf:me/private-GGUF", "whether HF_TOKEN still holds")
 	refused(t, r, "hf:meta/gated-GGUF", "may not have it", "https://huggingface.co/meta/gated-GGUF")
 	r.Token = h.Token
 	bring(t, resolve(t, r, "hf:meta/gated-GGUF").Files[0])
@@ -303,12 +345,15 @@ func TestHostile(t *testing.T) {
 	}
 
 	o := hubtest.NewOllama(t)
+	layer := func(digest, size string) string {
+		return `{"mediaType":"application/vnd.ollama.image.model","digest":"sha256:` + digest + `","size":` + size + `}`
+	}
+	digest := commit + commit[:24]
 	for name, c := range map[string]struct{ body, says string }{
-		"digest": {`{"layers":[{"mediaType":"application/vnd.ollama.image.model","digest":"sha256:../../x","size":1}]}`, "no sha256"},
-		"size":   {`{"layers":[{"mediaType":"application/vnd.ollama.image.model","digest":"sha256:` + commit + commit[:24] + `","size":-5}]}`, "no model has"},
-		"sum": {`{"layers":[` + strings.Repeat(`{"mediaType":"application/vnd.ollama.image.model","digest":"sha256:`+commit+commit[:24]+`","size":10000000000000},`, 9) +
-			`{}]}`, "no model has"},
-		"json": {`[`, "no manifest"},
+		"digest": {`{"layers":[` + layer("../../x", "1") + `]}`, "no sha256"},
+		"size":   {`{"layers":[` + layer(digest, "-5") + `]}`, "no model has"},
+		"sum":    {`{"layers":[` + strings.Repeat(layer(digest, "10000000000000")+",", 9) + `{}]}`, "no model has"},
+		"json":   {`[`, "no manifest"},
 	} {
 		o.AddManifest("library/"+name+":latest", []byte(c.body))
 		refused(t, &source.Resolver{OllamaRegistry: o.URL}, "ollama:"+name, c.says)
