@@ -326,7 +326,11 @@ func TestHostile(t *testing.T) {
 		return `{"sha":"` + commit + `","siblings":[{"rfilename":"` + name + `"` + rest + `}]}`
 	}
 	for name, c := range map[string]struct{ body, says string }{
-		"negative size":      {sibling("m.gguf", `,"size":-1`), "no model has"},
+		"negative size": {sibling("m.gguf", `,"size":-1`), "no model has"},
+		"sizes whose sum is none": {
+			`{"sha":"` + commit + `","siblings":[{"rfilename":"m-00001-of-00002.gguf","size":5000000000000000000},` +
+				`{"rfilename":"m-00002-of-00002.gguf","size":5000000000000000000}]}`, "no model has",
+		},
 		"huge size":          {sibling("m.gguf", `,"size":9000000000000000000`), "no model has"},
 		"a sum that is none": {sibling("m.gguf", `,"size":1,"lfs":{"sha256":"../x","size":1}`), "sha256"},
 		"escaping":           {sibling("../../m.gguf", `,"size":1`), "no GGUF"},
@@ -411,6 +415,20 @@ licence licence-2.txt 4
 			t.Errorf("the CDN was told %s", q.Authorization)
 		}
 	}
+}
+
+// TestRegistryLies: what is named by its digest is that, or nothing.
+func TestRegistryLies(t *testing.T) {
+	o := hubtest.NewOllama(t)
+	licence := []byte("Apache License")
+	o.Add("m:latest", "{}", hubtest.Layer{Type: "model", Content: hubtest.GGUF("m", 10)}, hubtest.Layer{Type: "license", Content: licence})
+	o.CDN.Spoil(hubtest.Sum(licence), []byte("do what you want"))
+	r := &source.Resolver{OllamaRegistry: o.URL}
+	refused(t, r, "ollama:m", "licence", "other bytes")
+
+	digest := "sha256:" + strings.Repeat("1", 64)
+	o.AddManifest("library/m:"+digest, []byte(`{"layers":[]}`))
+	refused(t, r, "oci:"+strings.TrimPrefix(o.URL, "http://")+"/library/m@"+digest, "with the digest sha256:")
 }
 
 func TestRegistryAnswersAreBounded(t *testing.T) {
