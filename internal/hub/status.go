@@ -19,28 +19,29 @@ const (
 
 // Status is how a download stands at a moment.
 type Status struct {
-	ID           string // derived from the source: the same source has the same
-	Source       string // as it was asked for
-	Resolved     string // in full: with the quantisation and tag that were chosen; "" before that is known
-	Name         string // what the model may be called; "" before that is known
-	State        State
-	Done         int64 // bytes that are there; never less than before
-	Total        int64 // bytes; -1 = not known
-	BytesPerSec  float64
-	Files        []FileStatus
-	Quantization string
-	Licence      string
-	Error        string // of the last attempt; "" = none
-	Started      time.Time
-	Ended        time.Time // zero = it goes on
+	ID           string       `json:"id"`                 // derived from the source: the same source has the same
+	Source       string       `json:"source"`             // as it was asked for
+	Resolved     string       `json:"resolved,omitempty"` // in full: with the quantisation and tag that were chosen; "" before that is known
+	Name         string       `json:"name,omitempty"`     // what the model may be called; "" before that is known
+	As           []string     `json:"as,omitempty"`       // the names that model files are to be written for
+	State        State        `json:"state"`
+	Done         int64        `json:"done"`  // bytes that are there; never less than before
+	Total        int64        `json:"total"` // bytes; -1 = not known
+	BytesPerSec  float64      `json:"bytes_per_second"`
+	Files        []FileStatus `json:"files,omitempty"`
+	Quantization string       `json:"quantization,omitempty"`
+	Licence      string       `json:"licence,omitempty"`
+	Error        string       `json:"error,omitempty"` // of the last attempt; "" = none
+	Started      time.Time    `json:"started"`
+	Ended        time.Time    `json:"ended,omitzero"` // zero = it goes on
 }
 
 // FileStatus is how one file of a download stands.
 type FileStatus struct {
-	Name   string
-	Role   string
-	SHA256 string // "" = not known yet
-	Path   string // where it is, once it is whole; "" before
-	Done   int64
-	Total  int64 // -1 = not known
+	Name   string `json:"name,omitempty"`
+	Role   string `json:"role"`
+	SHA256 string `json:"sha256,omitempty"` // "" = not known yet
+	Path   string `json:"path,omitempty"`   // where it is, once it is whole; "" before
+	Done   int64  `json:"done"`
+	Total  int64  `json:"total"` // -1 = not known
 }
