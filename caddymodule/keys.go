@@ -39,7 +39,7 @@ func exists(path string) bool {
 }
 
 // guardListeners sees to it that nobody beyond this machine can use models without a key: where a listener can be reached from
-// elsewhere and there are no keys, a first one is made, and printed once.
+// elsewhere and there are no keys, a first one is made, and printed once. It is the owner's, so it may manage.
 func (a *App) guardListeners() error {
 	listen := a.beyondLoopback()
 	switch {
@@ -52,7 +52,7 @@ func (a *App) guardListeners() error {
 	if err := os.MkdirAll(a.StateDir, 0o700); err != nil {
 		return err
 	}
-	key, err := keys.Create(a.ownKeys(), "first")
+	key, err := keys.Create(a.ownKeys(), keys.Entry{Name: "first", Admin: true})
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (a *App) guardListeners() error {
 		return err
 	}
 	a.log.Warn("a first API key was made, as a listener can be reached from elsewhere: it was printed once", "listen", listen, "file", a.ownKeys())
-	_, _ = fmt.Fprintf(os.Stderr, "\nThe API key for requests from other machines, which is not shown again:\n\n  %s\n\nMore: caddy assistant key new NAME --file %s\n\n", key, a.ownKeys())
+	_, _ = fmt.Fprintf(os.Stderr, "\nThe API key for requests from other machines, which may manage as well, and is not shown again:\n\n  %s\n\nMore, for clients: caddy assistant key new NAME --file %s\n\n", key, a.ownKeys())
 	return nil
 }
 
