@@ -181,7 +181,7 @@ func adminLogs(rt *runtime, w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	for _, out := range rt.act.Outputs(m.Key) {
-		if _, err := io.WriteString(w, out); err != nil {
+		if _, err := io.WriteString(w, out.Output.String()); err != nil {
 			return err
 		}
 	}

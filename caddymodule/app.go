@@ -93,6 +93,10 @@ type App struct {
 	// If true, and no keys are named, whoever reaches the server may use every model. Default: false.
 	Insecure bool `json:"insecure,omitempty"`
 
+	// If true, calls of the gRPC services may set what has models run programs of the caller's choice: engine = "command" and its keys, args,
+	// env and wasm. Whoever has a key with the right admin can then do all that the server's user can. Default: false.
+	AllowRemoteCommands bool `json:"allow_remote_commands,omitempty"`
+
 	// The largest request body, in bytes. Default: 32 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 

@@ -57,6 +57,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		keys          <file>               # API keys, of which each request then needs one; default: see App.Keys
 //		identity      <placeholder>        # who holds a key without its secret; default none
 //		insecure      on|off               # without keys, serve everybody; default off
+//		allow_remote_commands on|off       # gRPC may set what models run: command, args, env, wasm; default off
 //		max_body      <size>               # default 32MiB
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -149,6 +150,8 @@ func (a *App) option(d *caddyfile.Dispenser, option string, args []string) error
 		a.Identity = arg
 	case "insecure":
 		return onOff(d, option, arg, &a.Insecure)
+	case "allow_remote_commands":
+		return onOff(d, option, arg, &a.AllowRemoteCommands)
 	case "max_body":
 		return size(d, option, arg, &a.MaxBody, false)
 	default:

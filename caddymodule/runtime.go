@@ -45,6 +45,8 @@ type runtime struct {
 	ready   chan struct{}                     // closed when the first configuration is in force
 	done    chan struct{}                     // closed when the runtime ends
 
+	editing sync.Mutex // held while a model's file is changed
+
 	publishing sync.Mutex
 	turn       uint64 // of the watcher whose catalogs count
 

@@ -336,3 +336,6 @@ func (c *Catalog) Clash(m *Model) (name string, other *Model) {
 	}
 	return "", nil
 }
+
+// Names returns every name that leads to the model: its own, aliases, and the same of its variants.
+func (m *Model) Names() []string { return slices.Collect(m.names()) }

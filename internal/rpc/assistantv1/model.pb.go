@@ -117,6 +117,8 @@ type Model struct {
 	Instances int32 `protobuf:"varint,8,opt,name=instances,proto3" json:"instances,omitempty"`
 	// Requests that wait for it.
 	Queued int32 `protobuf:"varint,9,opt,name=queued,proto3" json:"queued,omitempty"`
+	// The model whose variant this is: the same instances, asked in another way. Empty = it is a model of its own.
+	VariantOf string `protobuf:"bytes,15,opt,name=variant_of,json=variantOf,proto3" json:"variant_of,omitempty"`
 	// Whether UpdateModel and DeleteModel can change it: it has a file of its own in config_dir. Models of a config.toml have none.
 	Editable bool `protobuf:"varint,10,opt,name=editable,proto3" json:"editable,omitempty"`
 	// The absolute path of its file. Only for admin.
@@ -222,6 +224,13 @@ func (x *Model) GetQueued() int32 {
 		return x.Queued
 	}
 	return 0
+}
+
+func (x *Model) GetVariantOf() string {
+	if x != nil {
+		return x.VariantOf
+	}
+	return ""
 }
 
 func (x *Model) GetEditable() bool {
@@ -844,7 +853,7 @@ var File_assistant_v1_model_proto protoreflect.FileDescriptor
 
 const file_assistant_v1_model_proto_rawDesc = "" +
 	"\n" +
-	"\x18assistant/v1/model.proto\x12\fassistant.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x8d\x03\n" +
+	"\x18assistant/v1/model.proto\x12\fassistant.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xac\x03\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaliases\x18\x02 \x03(\tR\aaliases\x12\x12\n" +
@@ -854,7 +863,9 @@ const file_assistant_v1_model_proto_rawDesc = "" +
 	"\x05error\x18\x06 \x01(\tR\x05error\x12%\n" +
 	"\x0econtext_length\x18\a \x01(\x03R\rcontextLength\x12\x1c\n" +
 	"\tinstances\x18\b \x01(\x05R\tinstances\x12\x16\n" +
-	"\x06queued\x18\t \x01(\x05R\x06queued\x12\x1a\n" +
+	"\x06queued\x18\t \x01(\x05R\x06queued\x12\x1d\n" +
+	"\n" +
+	"variant_of\x18\x0f \x01(\tR\tvariantOf\x12\x1a\n" +
 	"\beditable\x18\n" +
 	" \x01(\bR\beditable\x12\x12\n" +
 	"\x04file\x18\v \x01(\tR\x04file\x12/\n" +

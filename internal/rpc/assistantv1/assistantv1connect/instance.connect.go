@@ -83,7 +83,8 @@ type InstanceServiceClient interface {
 	// ListInstances tells of the instances that live, of models that the key may use, oldest first.
 	ListInstances(context.Context, *assistantv1.ListInstancesRequest) (*assistantv1.ListInstancesResponse, error)
 	// LoadModel starts an instance, unless one is ready, and tells how far it is. The stream ends after LOAD_PHASE_READY, or with an error:
-	// UNAVAILABLE if there is no room for it now, FAILED_PRECONDITION if it cannot start. A client that leaves does not end the start. Needs admin.
+	// UNAVAILABLE if there is no room for it now, INTERNAL if its engine cannot be started. A client that leaves does not end the start. Needs
+	// admin.
 	LoadModel(context.Context, *assistantv1.LoadModelRequest) (InstanceServiceLoadModelClientStream, error)
 	// UnloadModel lets the instances of a model go: idle ones at once, busy ones when their answers have ended. It does not wait. Needs admin.
 	UnloadModel(context.Context, *assistantv1.UnloadModelRequest) (*assistantv1.UnloadModelResponse, error)
@@ -167,7 +168,8 @@ type InstanceServiceHandler interface {
 	// ListInstances tells of the instances that live, of models that the key may use, oldest first.
 	ListInstances(context.Context, *assistantv1.ListInstancesRequest) (*assistantv1.ListInstancesResponse, error)
 	// LoadModel starts an instance, unless one is ready, and tells how far it is. The stream ends after LOAD_PHASE_READY, or with an error:
-	// UNAVAILABLE if there is no room for it now, FAILED_PRECONDITION if it cannot start. A client that leaves does not end the start. Needs admin.
+	// UNAVAILABLE if there is no room for it now, INTERNAL if its engine cannot be started. A client that leaves does not end the start. Needs
+	// admin.
 	LoadModel(context.Context, *assistantv1.LoadModelRequest, InstanceServiceLoadModelServerStream) error
 	// UnloadModel lets the instances of a model go: idle ones at once, busy ones when their answers have ended. It does not wait. Needs admin.
 	UnloadModel(context.Context, *assistantv1.UnloadModelRequest) (*assistantv1.UnloadModelResponse, error)
