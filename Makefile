@@ -2,7 +2,7 @@
 # Downloads are kept in the user's cache directory, under assistant/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-clients test-agents test-open-webui test-fast lint fmt fuzz fuzz-api bench bench-peers bench-contexts bench-wasm soak clean
+.PHONY: help build run test test-clients test-agents test-open-webui test-fast lint fmt proto fuzz fuzz-api bench bench-peers bench-contexts bench-wasm soak clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -28,11 +28,14 @@ test-open-webui: ## Open WebUI's own server on the real engine: list, load, chat
 test-fast: ## the tests that need no real engine, without the race detector
 	@. scripts/lib.sh && CGO_ENABLED=0 go test -short ./...
 
-lint: ## format, vet, golangci-lint, tidy go.mod, valid Caddyfile, other systems
+lint: ## format, vet, golangci-lint, .proto files, tidy go.mod, valid Caddyfile, other systems
 	@scripts/lint.sh
 
 fmt: build ## format Go code and the Caddyfile
 	@. scripts/lib.sh && $$(tool golangci-lint) fmt && ./caddy fmt --overwrite Caddyfile
+
+proto: ## generate the code of the .proto files
+	@scripts/proto.sh
 
 fuzz-api: ## schemathesis against /openapi.json, for CASES (default 20000) from SEED (default 1) on
 	@CASES=$(CASES) SEED=$(SEED) scripts/fuzz-api.sh

@@ -20,10 +20,10 @@ type modelState struct {
 	queue     queue
 	leases    int // on all instances
 
-	failures  int               // starts in a row that failed
-	restUntil time.Time         // no starts before then; zero once a tick saw that it is over
-	lastErr   error             // of the last start or crash that failed; nil once one served
-	last      *lifecycle.Output // what the newest instance that is gone printed
+	failures  int       // starts in a row that failed
+	restUntil time.Time // no starts before then; zero once a tick saw that it is over
+	lastErr   error     // of the last start or crash that failed; nil once one served
+	last      Printed   // what the newest instance that is gone printed
 
 	need  memory.Need
 	needs needState

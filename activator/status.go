@@ -160,23 +160,28 @@ func (a *Activator) StartTakes(key string) time.Duration {
 	return 0
 }
 
-// Outputs returns what the model's live instances printed last, oldest first, and of none the output of
-// the last one that failed.
-func (a *Activator) Outputs(key string) []string {
+// Printed is what an instance prints.
+type Printed struct {
+	Instance string // its id
+	Output   *lifecycle.Output
+}
+
+// Outputs returns what the model's live instances print, oldest first, and of none the output of the last one that failed.
+func (a *Activator) Outputs(key string) []Printed {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.state.models[key]
 	if m == nil {
 		return nil
 	}
-	var out []string
+	var out []Printed
 	for _, in := range m.instances {
 		if o := in.Output(); o != nil {
-			out = append(out, o.String())
+			out = append(out, Printed{in.ID(), o})
 		}
 	}
-	if len(out) == 0 && m.last != nil {
-		out = append(out, m.last.String())
+	if len(out) == 0 && m.last.Output != nil {
+		out = append(out, m.last)
 	}
 	return out
 }

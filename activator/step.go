@@ -330,7 +330,7 @@ func (s *state) exited(in *lifecycle.Instance, err error, now time.Time) {
 	s.live = without(s.live, in)
 	m := s.models[in.Model.Key]
 	m.instances = without(m.instances, in)
-	m.last = in.Output()
+	m.last = Printed{in.ID(), in.Output()}
 	switch {
 	case in.Dying: // counted when it began to
 		in.State = lifecycle.Failed

@@ -19,7 +19,8 @@ func init() { caddyconfig.RegisterAdapter("assistant", Adapter{}) }
 //
 //	caddy run --config /etc/assistant/config.toml --adapter assistant
 //
-// It is one HTTP server on http_addr with the assistant handler. The app reads the same file itself for the rest.
+// It is an HTTP server on http_addr with the handler assistant, and one on grpc_addr, if that is given, with the handler assistant_rpc. They may be
+// the same. The app reads the same file itself for the rest.
 type Adapter struct{}
 
 // defaultHTTPAddr is where a config.toml without http_addr is served.
@@ -44,21 +45,38 @@ func (Adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig
 	}
 	addr := first(cfg.HTTPAddr, defaultHTTPAddr)
 	var warnings []caddyconfig.Warning
-	handler := caddyconfig.JSONModuleObject(new(Handler), "handler", "assistant", &warnings)
+	http := caddyconfig.JSONModuleObject(new(Handler), "handler", "assistant", &warnings)
+	grpc := caddyconfig.JSONModuleObject(new(RPC), "handler", "assistant_rpc", &warnings)
+	servers := map[string]*caddyhttp.Server{}
+	switch cfg.GRPCAddr {
+	case "":
+		servers["assistant"] = server(addr, nil, http)
+	case addr:
+		servers["assistant"] = server(addr, withH2C, grpc, http)
+	default:
+		servers["assistant"] = server(addr, nil, http)
+		servers["assistant_rpc"] = server(cfg.GRPCAddr, withH2C, grpc)
+	}
 	config := caddy.Config{AppsRaw: caddy.ModuleMap{
 		"assistant": caddyconfig.JSON(&App{Config: path}, &warnings),
-		"http": caddyconfig.JSON(&caddyhttp.App{
-			GracePeriod: gracePeriod,
-			Servers: map[string]*caddyhttp.Server{"assistant": {
-				Listen: []string{addr},
-				Routes: caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{handler}}},
-				// Without host names there are no certificates to get; said outright, it stays so.
-				AutoHTTPS: &caddyhttp.AutoHTTPSConfig{Disabled: true},
-			}},
-		}, &warnings),
+		"http":      caddyconfig.JSON(&caddyhttp.App{GracePeriod: gracePeriod, Servers: servers}, &warnings),
 	}}
 	out, err := json.Marshal(config)
 	return out, warnings, err
+}
+
+// withH2C is what gRPC needs where there is no TLS.
+var withH2C = []string{"h1", "h2c"}
+
+// server is one without TLS. protocols = nil are Caddy's defaults.
+func server(addr string, protocols []string, handlers ...json.RawMessage) *caddyhttp.Server {
+	return &caddyhttp.Server{
+		Listen:    []string{addr},
+		Protocols: protocols,
+		Routes:    caddyhttp.RouteList{{HandlersRaw: handlers}},
+		// Without host names there are no certificates to get; said outright, it stays so.
+		AutoHTTPS: &caddyhttp.AutoHTTPSConfig{Disabled: true},
+	}
 }
 
 // Interface guard

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"assistant/activator"
+	"assistant/internal/hub"
 	"assistant/lifecycle"
 	"assistant/modeldir"
 )
@@ -36,6 +37,13 @@ func (a Admin) Routes() []caddy.AdminRoute {
 		route("load", http.MethodPost, audited("load", adminLoad)),
 		route("unload", http.MethodPost, audited("unload", adminUnload)),
 		route("logs", http.MethodGet, adminLogs),
+		route("pull", http.MethodPost, audited("pull", adminPull)),
+		route("plan", http.MethodGet, adminPlan),
+		route("downloads", http.MethodGet, adminDownloads),
+		route("downloads/pause", http.MethodPost, audited("pause", adminDownload((*hub.Manager).Pause))),
+		route("downloads/resume", http.MethodPost, audited("resume", adminDownload((*hub.Manager).Resume))),
+		route("downloads/cancel", http.MethodPost, audited("cancel", adminDownload((*hub.Manager).Cancel))),
+		route("prune", http.MethodPost, audited("prune", adminPrune)),
 		route("doctor", http.MethodGet, adminDoctor),
 		route("reap", http.MethodPost, audited("reap", adminReap)),
 		route("model-config", http.MethodGet, adminModelConfig),
@@ -154,7 +162,7 @@ func adminLoad(rt *runtime, w http.ResponseWriter, r *http.Request) (model strin
 	if err != nil {
 		return req.Model, err
 	}
-	if err := rt.act.Load(r.Context(), m.Key); err != nil {
+	if err := rt.load(r.Context(), m); err != nil {
 		status := http.StatusBadGateway
 		var fault *activator.Error
 		if errors.As(err, &fault) && fault.Fault != activator.FaultStart {
@@ -181,7 +189,7 @@ func adminLogs(rt *runtime, w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	for _, out := range rt.act.Outputs(m.Key) {
-		if _, err := io.WriteString(w, out); err != nil {
+		if _, err := io.WriteString(w, out.Output.String()); err != nil {
 			return err
 		}
 	}

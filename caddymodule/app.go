@@ -93,8 +93,18 @@ type App struct {
 	// If true, and no keys are named, whoever reaches the server may use every model. Default: false.
 	Insecure bool `json:"insecure,omitempty"`
 
+	// If true, calls of the gRPC services may set what has models run programs of the caller's choice: engine = "command" and its keys, args,
+	// env and wasm. Whoever has a key with the right admin can then do all that the server's user can. Default: false.
+	AllowRemoteCommands bool `json:"allow_remote_commands,omitempty"`
+
 	// The largest request body, in bytes. Default: 32 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
+
+	// Where models with a model_source are kept that were brought here; models share what is the same in them. Default: store in state_dir.
+	ModelStore string `json:"model_store,omitempty"`
+
+	// How many bytes a second all downloads together may take. 0 = as many as they can. Default: 0.
+	DownloadLimit int64 `json:"download_limit,omitempty"`
 
 	ctx      caddy.Context
 	log      *slog.Logger
@@ -169,7 +179,7 @@ func (a *App) fillIn() error {
 		a.ConfigDir = first(a.ConfigDir, "models")
 	}
 	a.StateDir = first(a.StateDir, filepath.Join(caddy.AppDataDir(), "assistant"))
-	for _, path := range []*string{&a.ConfigDir, &a.StateDir, &a.Keys} {
+	for _, path := range []*string{&a.ConfigDir, &a.StateDir, &a.Keys, &a.ModelStore} {
 		if *path == "" {
 			continue
 		}
@@ -213,17 +223,18 @@ func first[T comparable](a, b T) T {
 // Validate says what cannot be.
 func (a *App) Validate() error {
 	for name, bad := range map[string]bool{
-		"max_instances must be at least 1":  a.MaxInstances < 1,
-		"max_load must not be negative":     *a.MaxLoad < 0,
-		"idle_timeout must not be negative": *a.IdleTimeout < 0,
-		"start_timeout must be positive":    a.StartTimeout < 0,
-		"max_wait must be positive":         a.MaxWait < 0,
-		"queue must be at least 1":          a.Queue < 1,
-		"queue_total must be at least 1":    a.QueueTotal < 1,
-		"queue_client must not be negative": a.QueueClient < 0,
-		"queue_bytes must be at least 1":    a.QueueBytes < 1 || a.QueueBytesTotal < 1 || a.QueueBytesClient < 0,
-		"context_disk must not be negative": *a.ContextDisk < 0,
-		"max_body must be at least 1 byte":  a.MaxBody < 1,
+		"max_instances must be at least 1":    a.MaxInstances < 1,
+		"max_load must not be negative":       *a.MaxLoad < 0,
+		"idle_timeout must not be negative":   *a.IdleTimeout < 0,
+		"start_timeout must be positive":      a.StartTimeout < 0,
+		"max_wait must be positive":           a.MaxWait < 0,
+		"queue must be at least 1":            a.Queue < 1,
+		"queue_total must be at least 1":      a.QueueTotal < 1,
+		"queue_client must not be negative":   a.QueueClient < 0,
+		"queue_bytes must be at least 1":      a.QueueBytes < 1 || a.QueueBytesTotal < 1 || a.QueueBytesClient < 0,
+		"context_disk must not be negative":   *a.ContextDisk < 0,
+		"download_limit must not be negative": a.DownloadLimit < 0,
+		"max_body must be at least 1 byte":    a.MaxBody < 1,
 	} {
 		if bad {
 			return errors.New(name)

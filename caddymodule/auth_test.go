@@ -24,7 +24,7 @@ func TestIdentitiesHoldKeys(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		key, err := keys.Create(file, "bob")
+		key, err := keys.Create(file, keys.Entry{Name: "bob"})
 		if err != nil {
 			t.Fatal(err)
 		}

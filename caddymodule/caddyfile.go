@@ -57,7 +57,10 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		keys          <file>               # API keys, of which each request then needs one; default: see App.Keys
 //		identity      <placeholder>        # who holds a key without its secret; default none
 //		insecure      on|off               # without keys, serve everybody; default off
+//		allow_remote_commands on|off       # gRPC may set what models run: command, args, env, wasm; default off
 //		max_body      <size>               # default 32MiB
+//		model_store   <directory>          # of downloaded models; default: store in state_dir
+//		download_limit <size>              # a second, of all downloads together; 0 = none; default 0
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return eachOption(d, func(option string, args []string) error {
@@ -149,8 +152,14 @@ func (a *App) option(d *caddyfile.Dispenser, option string, args []string) error
 		a.Identity = arg
 	case "insecure":
 		return onOff(d, option, arg, &a.Insecure)
+	case "allow_remote_commands":
+		return onOff(d, option, arg, &a.AllowRemoteCommands)
 	case "max_body":
 		return size(d, option, arg, &a.MaxBody, false)
+	case "model_store":
+		a.ModelStore = arg
+	case "download_limit":
+		return size(d, option, arg, &a.DownloadLimit, true)
 	default:
 		return d.Errf("assistant has no option %q", option)
 	}
@@ -197,6 +206,7 @@ func duration(d *caddyfile.Dispenser, option, arg string, to *caddy.Duration, ze
 //	assistant [<matcher>] {
 //		transport  lean|std    # default lean
 //		keep_alive <interval>  # SSE comments while a stream waits; default off
+//		download_wait <duration> # for a model that is being downloaded, before 503; 0 = none; default 1m
 //		metrics    [<path>]    # serve metrics here too; default path /metrics
 //		cors_origins <origin>... # of pages that may use the API, besides this machine's; * = all
 //	}
@@ -213,6 +223,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 		case "keep_alive":
 			return duration(d, option, args[0], &h.KeepAlive, false)
+		case "download_wait":
+			h.DownloadWait = new(caddy.Duration)
+			return duration(d, option, args[0], h.DownloadWait, true)
 		case "metrics":
 			h.Metrics = "/metrics"
 			if len(args) == 1 {

@@ -31,7 +31,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "assistant",
-		Usage: "[ps|models|load|unload|logs|model-config|doctor|key|reap]",
+		Usage: "[ps|models|load|unload|logs|pull|downloads|prune|model-config|doctor|key|reap]",
 		Short: "Look at and control the models of a running server",
 		Long: `Speaks to the admin API of a running server; --address says where, by default where
 the Caddyfile in this folder says, else localhost:2019. With --json the answer is the admin API's own.
@@ -41,6 +41,9 @@ the Caddyfile in this folder says, else localhost:2019. With --json the answer i
   caddy assistant load MODEL             start an instance now
   caddy assistant unload MODEL           let its instances go (--force: at once)
   caddy assistant logs MODEL             what its engine printed last
+  caddy assistant pull SOURCE            download a model and write its model file
+  caddy assistant downloads              list downloads; pause, resume or cancel one
+  caddy assistant prune                  remove downloaded models that no model file names
   caddy assistant model-config [FILE]    write a documented default model file
   caddy assistant doctor                 what is installed, what each model runs, what is missing
   caddy assistant key new NAME           make an API key, and what the file of keys holds of it
@@ -95,6 +98,7 @@ func assistantCommand(cmd *cobra.Command) {
 			return c.logs(w, args[0])
 		}),
 		c.sub("model-config [FILE]", "Write a documented default model file, to stdout without FILE", cobra.MaximumNArgs(1), c.modelConfig),
+		c.pullCommand(), c.downloadsCommand(), c.pruneCommand(),
 		doctor,
 		c.keyCommand(),
 		reap,
@@ -110,6 +114,16 @@ func (c *client) sub(use, short string, args cobra.PositionalArgs, run func(io.W
 
 // call asks the admin API. Its errors come back as the sentence it said.
 func (c *client) call(method, path string, query url.Values) ([]byte, error) {
+	body, err := c.open(method, path, query)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(body)
+}
+
+// open is call for answers that come piece by piece.
+func (c *client) open(method, path string, query url.Values) (io.ReadCloser, error) {
 	address, err := c.adminAddress()
 	if err != nil {
 		return nil, err
@@ -122,8 +136,7 @@ func (c *client) call(method, path string, query url.Values) ([]byte, error) {
 	if err != nil {
 		return nil, said(address, err)
 	}
-	defer res.Body.Close()
-	return io.ReadAll(res.Body)
+	return res.Body, nil
 }
 
 // adminAddress is --address, else what the Caddyfile of this folder says, else Caddy's default.

@@ -20,6 +20,7 @@ func (c *client) keyCommand() *cobra.Command {
 	})
 	f := fresh.Flags()
 	f.StringVar(&file, "file", "", "Append it to this file of keys")
+	f.BoolVar(&entry.Admin, "admin", false, "It may manage as well, by gRPC: models, instances and downloads")
 	f.StringSliceVar(&entry.Models, "models", nil, "Models it may use, such as qwen* (default: all)")
 	f.StringVar(&entry.Owner, "owner", "", "Whose it is")
 	f.StringVar(&entry.Team, "team", "", "Of which team")
@@ -36,15 +37,16 @@ func (c *client) keyCommand() *cobra.Command {
 
 // newKey makes a key of an entry that has none yet.
 func newKey(w io.Writer, entry keys.Entry, file string) error {
-	key, sum := keys.New()
-	entry.SHA256 = sum
 	if file == "" {
+		key, sum := keys.New()
+		entry.SHA256 = sum
 		_, err := fmt.Fprintf(w, "%s\n\nThat is the key, which is not shown again. The file that the option keys names gets:\n\n%s", key, entry.TOML())
 		return err
 	}
-	if err := keys.Append(file, entry); err != nil {
+	key, err := keys.Create(file, entry)
+	if err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%s\n\nThat is the key, which is not shown again. %s is in %s.\n", key, entry.Name, file)
+	_, err = fmt.Fprintf(w, "%s\n\nThat is the key, which is not shown again. %s is in %s.\n", key, entry.Name, file)
 	return err
 }

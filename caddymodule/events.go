@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"assistant/activator"
+	"assistant/internal/hub"
 	"assistant/internal/keys"
 	"assistant/internal/openai"
 )
@@ -22,12 +23,16 @@ const eventsKeepAlive = 15 * time.Second
 func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, key *keys.Key) {
 	h.follow(w, r, key, func(e activator.Event) []byte {
 		return fmt.Appendf(nil, "event: %s\ndata: %s\n\n", e.Kind, openai.Marshal(e))
+	}, func(s hub.Status) []byte {
+		return fmt.Appendf(nil, "event: download\ndata: %s\n\n", openai.Marshal(s))
 	})
 }
 
 // follow sends what happens as server-sent events, each as encode has it (nil = it is left out), and of models only those that the key may
-// use. It returns when the client has left or the configuration ends: streams must not hold up a reload.
-func (h *Handler) follow(w http.ResponseWriter, r *http.Request, key *keys.Key, encode func(activator.Event) []byte) {
+// use; and how downloads stand, as download has it, each at its changes. It returns when the client has left or the configuration ends: streams must not hold up a reload.
+func (h *Handler) follow(w http.ResponseWriter, r *http.Request, key *keys.Key,
+	encode func(activator.Event) []byte, download func(hub.Status) []byte,
+) {
 	header, to := w.Header(), http.NewResponseController(w)
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-cache")
@@ -44,6 +49,8 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, key *keys.Key, 
 	defer sub.Close()
 	quiet := time.NewTicker(eventsKeepAlive)
 	defer quiet.Stop()
+	coming := downloads{rt: h.rt, key: key, told: map[string]hub.Status{}}
+	news := coming.begin()
 	for ctx.Err() == nil {
 		var out []byte
 		select {
@@ -51,6 +58,11 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, key *keys.Key, 
 			return
 		case <-quiet.C:
 			out = []byte(": \n")
+		case <-news:
+			news = h.rt.hub.News() // before looking: what changes meanwhile is looked at again
+			for _, s := range coming.changed() {
+				out = append(out, download(s)...)
+			}
 		case <-sub.News():
 			for _, e := range sub.Take() {
 				if e, ok := h.rt.shown(key, e); ok {
@@ -62,6 +74,44 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, key *keys.Key, 
 			return
 		}
 	}
+}
+
+// downloads are those that a client has been told of.
+type downloads struct {
+	rt   *runtime
+	key  *keys.Key
+	told map[string]hub.Status // by id
+}
+
+// begin passes over what is completed already. It returns what is closed at the next change: at once if something goes on.
+func (d *downloads) begin() <-chan struct{} {
+	if d.rt.hub == nil { // no configuration was ever in force
+		return nil
+	}
+	news := d.rt.hub.News()
+	for _, s := range d.rt.hub.List() {
+		if s.Over() {
+			d.told[s.ID] = s
+			continue
+		}
+		now := make(chan struct{})
+		close(now)
+		news = now
+	}
+	return news
+}
+
+// changed are those that stand otherwise than was told.
+func (d *downloads) changed() (list []hub.Status) {
+	for _, s := range d.rt.hub.List() {
+		before, known := d.told[s.ID]
+		if known && before.State == s.State && before.Done == s.Done && before.Started.Equal(s.Started) || !d.rt.mayHear(d.key, s) {
+			continue
+		}
+		d.told[s.ID] = s
+		list = append(list, s)
+	}
+	return list
 }
 
 // shown is an event as a key may see it, if it may.

@@ -129,7 +129,7 @@ func (x *exchange) fit() error {
 // sees refuses images and sounds for a model that has nothing to read them with. llama-server would be started for them, and then answer
 // 500; a client that only tries whether a model sees is to be told that it does not.
 func (x *exchange) sees() error {
-	if !x.ep.joins || engine.For(x.model).Name != modeldir.EngineLlamaServer || projectorOf(x.model) != "" {
+	if !x.ep.joins || toBeBrought(x.model) || engine.For(x.model).Name != modeldir.EngineLlamaServer || projectorOf(x.model) != "" {
 		return nil
 	}
 	switch a := openai.AttachmentsOf(x.body.Bytes(), x.req); {
@@ -314,6 +314,11 @@ func (x *exchange) unserved() error {
 // answer gets a lease and lets the instance answer. A connection that could not be made is tried once more, on what the
 // activator gives then: not a byte of the request was sent.
 func (x *exchange) answer() error {
+	if toBeBrought(x.model) {
+		if err := x.bring(); err != nil {
+			return err
+		}
+	}
 	for try := 1; ; try++ {
 		asked := time.Now()
 		lease, err := x.acquire()
@@ -361,12 +366,8 @@ func unreachable(err error) bool {
 
 // acquire waits for a lease, telling the client that it still waits if that was asked for.
 func (x *exchange) acquire() (activator.Lease, error) {
-	every := time.Duration(x.h.KeepAlive)
-	how := x.wantsProgress()
-	if how != "" {
-		every = progressInterval
-	}
-	if every <= 0 || !x.req.Stream {
+	every, how := x.telling()
+	if every == 0 {
 		return x.h.rt.act.Acquire(x.r.Context(), x.request())
 	}
 	type result struct {
@@ -378,12 +379,31 @@ func (x *exchange) acquire() (activator.Lease, error) {
 		lease, err := x.h.rt.act.Acquire(x.r.Context(), x.request())
 		got <- result{lease, err}
 	}()
+	r := tellUntil(x, got, every, how)
+	return r.lease, r.err
+}
+
+// telling is how often the client is to be told that it waits, and how; 0 = not at all.
+func (x *exchange) telling() (every time.Duration, how string) {
+	every = time.Duration(x.h.KeepAlive)
+	how = x.wantsProgress()
+	if how != "" {
+		every = progressInterval
+	}
+	if every <= 0 || !x.req.Stream {
+		return 0, ""
+	}
+	return every, how
+}
+
+// tellUntil tells the client that it waits until there is something.
+func tellUntil[T any](x *exchange, got <-chan T, every time.Duration, how string) T {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
-		case r := <-got:
-			return r.lease, r.err
+		case v := <-got:
+			return v
 		case <-tick.C:
 			x.keepAlive(how)
 		}

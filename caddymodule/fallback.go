@@ -61,9 +61,9 @@ func (x *exchange) unavailable(err error) bool {
 	if errors.As(err, &fault) {
 		return fault.Fault != activator.FaultShutdown
 	}
-	var slow *openai.Error
-	if errors.As(err, &slow) {
-		return slow.Code == openai.CodeTimeout
+	var api *openai.Error
+	if errors.As(err, &api) {
+		return api.Code == openai.CodeTimeout || api.Code == openai.CodeDownloading || api.Code == openai.CodeDownloadFailed
 	}
 	var head *upstream.HeadError
 	return unreachable(err) || errors.As(err, &head)

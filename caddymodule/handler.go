@@ -32,6 +32,10 @@ type Handler struct {
 	// commits the status 200, so a failed start is told in the stream. Default: 0, off.
 	KeepAlive caddy.Duration `json:"keep_alive,omitempty"`
 
+	// How long a request waits for a model that is being downloaded, before it is told how far that is and when to come back (503). 0 = not at
+	// all. Default: 1m.
+	DownloadWait *caddy.Duration `json:"download_wait,omitempty"`
+
 	// The path metrics are served at; empty means not at all. They are always at the admin API's /assistant/metrics.
 	Metrics string `json:"metrics,omitempty"`
 
@@ -74,6 +78,9 @@ func (h *Handler) Validate() error {
 	}
 	if h.Metrics != "" && !strings.HasPrefix(h.Metrics, "/") {
 		return fmt.Errorf("metrics %q: a path begins with /", h.Metrics)
+	}
+	if h.DownloadWait != nil && *h.DownloadWait < 0 {
+		return errors.New("download_wait must not be negative")
 	}
 	if h.KeepAlive < 0 {
 		return errors.New("keep_alive must not be negative")

@@ -39,7 +39,7 @@ func exists(path string) bool {
 }
 
 // guardListeners sees to it that nobody beyond this machine can use models without a key: where a listener can be reached from
-// elsewhere and there are no keys, a first one is made, and printed once.
+// elsewhere and there are no keys, a first one is made, and printed once. It is the owner's, so it may manage.
 func (a *App) guardListeners() error {
 	listen := a.beyondLoopback()
 	switch {
@@ -52,7 +52,7 @@ func (a *App) guardListeners() error {
 	if err := os.MkdirAll(a.StateDir, 0o700); err != nil {
 		return err
 	}
-	key, err := keys.Create(a.ownKeys(), "first")
+	key, err := keys.Create(a.ownKeys(), keys.Entry{Name: "first", Admin: true})
 	if err != nil {
 		return err
 	}
@@ -60,27 +60,36 @@ func (a *App) guardListeners() error {
 		return err
 	}
 	a.log.Warn("a first API key was made, as a listener can be reached from elsewhere: it was printed once", "listen", listen, "file", a.ownKeys())
-	_, _ = fmt.Fprintf(os.Stderr, "\nThe API key for requests from other machines, which is not shown again:\n\n  %s\n\nMore: caddy assistant key new NAME --file %s\n\n", key, a.ownKeys())
+	_, _ = fmt.Fprintf(os.Stderr, "\nThe API key for requests from other machines, which may manage as well, and is not shown again:\n\n  %s\n\nMore, for clients: caddy assistant key new NAME --file %s\n\n", key, a.ownKeys())
 	return nil
 }
 
 // identify returns the key that a request holds; nil if it needs none. It answers the request and reports false if that
-// is not accepted. Without a file of keys that is named, requests of this machine need none; one that is known counts all the same.
+// is not accepted.
 func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Key, ok bool) {
+	key, err := h.whose(r)
+	if err != nil {
+		w.Header().Set("Www-Authenticate", "Bearer")
+		deny(w, r, err)
+		return nil, false
+	}
+	return key, true
+}
+
+// whose returns the key that a request holds; nil if it needs none. Without a file of keys that is named, requests of this machine
+// need none; one that is known counts all the same.
+func (h *Handler) whose(r *http.Request) (*keys.Key, *openai.Error) {
 	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	identity := h.app.identity(repl)
 	key, err := h.app.holder(identity, apiKey(r.Header))
 	if err != nil {
-		foreign := h.foreign(r)
-		if identity == "" && h.app.Keys == "" && (h.app.Insecure || fromHere(r) && foreign == "") {
-			return nil, true // SDKs send some key whether they have one or not
+		if identity == "" && h.app.Keys == "" && (h.app.Insecure || h.own(r)) {
+			return nil, nil // SDKs send some key whether they have one or not
 		}
-		if foreign != "" {
+		if foreign := h.foreign(r); foreign != "" {
 			err = fmt.Errorf("%w, which pages of %s need as they are not in cors_origins", err, foreign)
 		}
-		w.Header().Set("Www-Authenticate", "Bearer")
-		deny(w, r, openai.InvalidKey(err.Error()))
-		return nil, false
+		return nil, openai.InvalidKey(err.Error())
 	}
 	if extra := accessLogFields(r); extra != nil {
 		extra.Set(zap.String("key", key.Name))
@@ -93,8 +102,11 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (key *keys.Ke
 		repl.Set("http.assistant.owner", key.Owner)
 		repl.Set("http.assistant.team", key.Team)
 	}
-	return key, true
+	return key, nil
 }
+
+// own reports whether a request comes from this machine, and from no page of somebody else's.
+func (h *Handler) own(r *http.Request) bool { return fromHere(r) && h.foreign(r) == "" }
 
 // identity is who somebody else has proven the request to come from; "" if nobody has.
 func (a *App) identity(repl *caddy.Replacer) string {

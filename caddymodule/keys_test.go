@@ -257,7 +257,7 @@ func TestKeysMadeLaterCount(t *testing.T) {
 	if got := ask("sk-none"); got != http.StatusUnauthorized {
 		t.Errorf("before there are any: %d", got)
 	}
-	key, err := keys.Create(filepath.Join(s.root, "state", "keys.toml"), "later")
+	key, err := keys.Create(filepath.Join(s.root, "state", "keys.toml"), keys.Entry{Name: "later"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"assistant/activator"
+	"assistant/internal/hub"
+	"assistant/internal/hub/source"
 	"assistant/internal/keys"
 	"assistant/internal/openai"
 	"assistant/lifecycle/engine"
@@ -49,10 +51,11 @@ type snapshot struct {
 	missing  *map[string]error
 	known    *map[string]*facts
 	statuses map[string]activator.ModelStatus // of models in use only
+	coming   map[string]hub.Status            // downloads that are not completed, by their source
 }
 
 func (rt *runtime) snapshot() snapshot {
-	return snapshot{rt.catalog.Load(), rt.missing.Load(), rt.known.Load(), rt.act.Statuses()}
+	return snapshot{rt.catalog.Load(), rt.missing.Load(), rt.known.Load(), rt.act.Statuses(), rt.coming()}
 }
 
 // same reports whether both make the same list.
@@ -60,7 +63,8 @@ func (s snapshot) same(o snapshot) bool {
 	return s.catalog == o.catalog && s.missing == o.missing && s.known == o.known &&
 		maps.EqualFunc(s.statuses, o.statuses, func(a, b activator.ModelStatus) bool {
 			return a.State == b.State && fmt.Sprint(a.Err) == fmt.Sprint(b.Err)
-		})
+		}) &&
+		maps.EqualFunc(s.coming, o.coming, func(a, b hub.Status) bool { return a.State == b.State && a.Done == b.Done && a.Error == b.Error })
 }
 
 // listing is the list as clients get it, kept until something in it changes: some ask for it every few seconds, and
@@ -188,16 +192,49 @@ func (v view) status(m *modeldir.Model) *openai.ModelStatus {
 	case !inUse && (*v.missing)[m.Key] != nil: // of a model that was used the activator knows better
 		s.Value, s.Failed, s.Error = openai.StatusFailed, true, (*v.missing)[m.Key].Error()
 	}
+	if toBeBrought(m) {
+		v.addDownload(s, sourceOf(m))
+	}
 	if err := v.faults[m.Name]; err != nil { // the last good version goes on
 		s.Error = err.Error()
 	}
 	return s
 }
 
+// addDownload tells how far the model's download is.
+func (v view) addDownload(s *openai.ModelStatus, src string) {
+	d, known := v.coming[src]
+	switch {
+	case !known:
+	case d.State == hub.Failed:
+		s.Value, s.Failed, s.Error = openai.StatusFailed, true, d.Error
+	case !d.Over():
+		s.Value, s.Progress = openai.StatusDownloading, progressOf(d)
+	}
+}
+
+// progressOf is how far each file of a download is.
+func progressOf(d hub.Status) map[string]openai.Progress {
+	files := make(map[string]openai.Progress, len(d.Files))
+	for _, f := range d.Files {
+		files[f.Name] = openai.Progress{Done: f.Done, Total: f.Total}
+	}
+	return files
+}
+
 // loaded reports whether an instance of the model is ready.
 func (rt *runtime) loaded(m *modeldir.Model) bool {
 	view := rt.view()
 	return view.status(m).Value == openai.StatusLoaded
+}
+
+// check tells what a model would not find when started. What is to be brought first is not missing, if it can be known where from.
+func (rt *runtime) check(m *modeldir.Model) error {
+	if toBeBrought(m) {
+		_, err := source.Parse(sourceOf(m))
+		return err
+	}
+	return engine.Check(m)
 }
 
 // missingInterval is how often what is missing is looked for again, in case it was put there.
@@ -217,7 +254,7 @@ func (rt *runtime) lookForMissing(c *modeldir.Catalog) {
 		missing := map[string]error{}
 		var still []*modeldir.Model
 		for _, m := range models {
-			if err := engine.Check(m); err != nil {
+			if err := rt.check(m); err != nil {
 				missing[m.Key] = err
 				still = append(still, m)
 			}

@@ -8,8 +8,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"assistant/activator"
+	"assistant/internal/hub"
 	"assistant/internal/keys"
 	"assistant/internal/openai"
+	"assistant/modeldir"
 )
 
 // What llama.cpp's server answers in its router mode, beside the API (https://github.com/ggml-org/llama.cpp, tools/server/README.md):
@@ -40,7 +42,7 @@ func (h *Handler) loadModel(w http.ResponseWriter, r *http.Request, key *keys.Ke
 	}
 	h.audit(w, r, key, "load", m.Name, nil)
 	go func() {
-		if err := h.rt.act.Load(context.Background(), m.Key); err != nil {
+		if err := h.rt.load(context.Background(), m); err != nil {
 			h.rt.log.Warn("could not load a model", "model", m.Name, "error", err)
 		}
 	}()
@@ -49,13 +51,36 @@ func (h *Handler) loadModel(w http.ResponseWriter, r *http.Request, key *keys.Ke
 
 // unloadModel lets a model go. Answers that are on their way end first.
 func (h *Handler) unloadModel(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	m, ok := h.toManage(w, r, key, "unload", "model")
-	if !ok {
+	name, err := namedIn(r, "model")
+	if err == nil && h.cancelPull(w, r, key, name) {
+		writeJSON(w, http.StatusOK, success)
 		return
 	}
-	h.audit(w, r, key, "unload", m.Name, nil)
+	var m *modeldir.Model
+	if err == nil {
+		m, err = h.modelNamed(r, key, name)
+	}
+	h.audit(w, r, key, "unload", name, err)
+	if err != nil {
+		refuse(w, name, err)
+		return
+	}
 	h.rt.act.Unload(m.Key, false)
 	writeJSON(w, http.StatusOK, success)
+}
+
+// cancelPull cancels the download of what clients call so: that is how llama.cpp's are cancelled. It reports false if there is none that goes on.
+func (h *Handler) cancelPull(w http.ResponseWriter, r *http.Request, key *keys.Key, name string) bool {
+	c := h.rt.catalog.Load()
+	for _, s := range h.rt.coming() {
+		if s.Over() || downloadOf(c, s) != name || administer(key) != nil {
+			continue
+		}
+		_, err := h.rt.hub.Cancel(s.ID)
+		h.audit(w, r, key, "cancel", name, err)
+		return err == nil
+	}
+	return false
 }
 
 // serveModelEvents tells what becomes of models, in llama.cpp's words. The first events are how those in use stand.
@@ -73,7 +98,25 @@ func (h *Handler) serveModelEvents(w http.ResponseWriter, r *http.Request, key *
 		default: // what it has no words for
 		}
 		return out
-	})
+	}, func(s hub.Status) []byte { return downloadEvent(downloadOf(h.rt.catalog.Load(), s), s) })
+}
+
+// downloadEvent tells of a download in llama.cpp's words.
+func downloadEvent(model string, s hub.Status) []byte {
+	e := struct {
+		Model string `json:"model"`
+		Event string `json:"event"`
+		Data  any    `json:"data,omitempty"`
+	}{Model: model}
+	switch s.State {
+	case hub.Resolving, hub.Downloading, hub.Verifying:
+		e.Event, e.Data = "download_progress", progressOf(s)
+	case hub.Completed:
+		e.Event = "download_finished"
+	case hub.Failed, hub.Cancelled, hub.Paused:
+		e.Event, e.Data = "download_failed", map[string]string{"error": first(s.Error, string(s.State))}
+	}
+	return fmt.Appendf(nil, "data: %s\n\n", openai.Marshal(e))
 }
 
 // llamaEvent is an event as llama.cpp's router has it.

@@ -106,7 +106,7 @@ func (h *Handler) loadForLMStudio(w http.ResponseWriter, r *http.Request, key *k
 		return
 	}
 	began := time.Now()
-	err := h.rt.act.Load(r.Context(), m.Key)
+	err := h.rt.load(r.Context(), m)
 	h.audit(w, r, key, "load", m.Name, err)
 	if err != nil {
 		if r.Context().Err() == nil {

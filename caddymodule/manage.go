@@ -13,18 +13,18 @@ import (
 // maxAsked bounds a request that only names a model, in bytes.
 const maxAsked = 64 << 10
 
-// modelOf reads which model a request is about: by the first of the fields that is there. Errors are *openai.Error.
-func (h *Handler) modelOf(r *http.Request, key *keys.Key, fields ...string) (*modeldir.Model, error) {
+// namedIn reads the first of some fields of a request that is there: the name of a model. Errors are *openai.Error.
+func namedIn(r *http.Request, fields ...string) (string, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxAsked+1))
 	switch {
 	case err != nil:
-		return nil, openai.InvalidRequest("", "could not read the request body: "+err.Error())
+		return "", openai.InvalidRequest("", "could not read the request body: "+err.Error())
 	case len(body) > maxAsked:
-		return nil, openai.TooLarge(maxAsked)
+		return "", openai.TooLarge(maxAsked)
 	}
 	var asked map[string]json.RawMessage
 	if err := json.Unmarshal(body, &asked); err != nil {
-		return nil, openai.BadJSON(err.Error())
+		return "", openai.BadJSON(err.Error())
 	}
 	for _, field := range fields {
 		if asked[field] == nil {
@@ -32,11 +32,20 @@ func (h *Handler) modelOf(r *http.Request, key *keys.Key, fields ...string) (*mo
 		}
 		var name string
 		if json.Unmarshal(asked[field], &name) != nil || name == "" {
-			return nil, openai.InvalidRequest(field, `"`+field+`" must be the name of a model`)
+			return "", openai.InvalidRequest(field, `"`+field+`" must be the name of a model`)
 		}
-		return h.modelNamed(r, key, name)
+		return name, nil
 	}
-	return nil, openai.InvalidRequest(fields[0], `you must name a model in "`+fields[0]+`"`)
+	return "", openai.InvalidRequest(fields[0], `you must name a model in "`+fields[0]+`"`)
+}
+
+// modelOf reads which model a request is about: by the first of the fields that is there. Errors are *openai.Error.
+func (h *Handler) modelOf(r *http.Request, key *keys.Key, fields ...string) (*modeldir.Model, error) {
+	name, err := namedIn(r, fields...)
+	if err != nil {
+		return nil, err
+	}
+	return h.modelNamed(r, key, name)
 }
 
 // toManage reads which model is to be managed, as modelOf does. It answers the request and reports false if that cannot be.

@@ -54,7 +54,7 @@ func (x *exchange) manage(call *ollama.Call) error {
 		action = "unload"
 		x.h.rt.act.Unload(x.model.Key, false)
 	} else {
-		err = x.h.rt.act.Load(x.r.Context(), x.model.Key)
+		err = x.h.rt.load(x.r.Context(), x.model)
 	}
 	x.h.audit(x.w, x.r, x.key, action, x.model.Name, err)
 	if err != nil {

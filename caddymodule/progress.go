@@ -51,6 +51,11 @@ func (x *exchange) waiting(how string) []byte {
 // waitingText says what the request waits for: that its model starts, and how long this took the last times, or its turn.
 func (x *exchange) waitingText() string {
 	name := x.model.Name
+	if toBeBrought(x.model) {
+		if s, ok := x.h.rt.coming()[sourceOf(x.model)]; ok {
+			return name + " is being downloaded: " + howFar(s)
+		}
+	}
 	for _, in := range x.h.rt.act.Instances() {
 		if in.Key != x.model.Key || in.State != lifecycle.Starting.String() {
 			continue

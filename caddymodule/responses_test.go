@@ -150,7 +150,7 @@ func TestResponsesOfKeys(t *testing.T) {
 	file := filepath.Join(s.root, "keys.toml")
 	var secrets []string
 	for _, name := range []string{"a", "b"} {
-		secret, err := keys.Create(file, name)
+		secret, err := keys.Create(file, keys.Entry{Name: name})
 		if err != nil {
 			t.Fatal(err)
 		}

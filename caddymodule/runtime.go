@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"assistant/activator"
+	"assistant/internal/hub"
 	"assistant/internal/keys"
 	"assistant/internal/openai"
 	"assistant/internal/responses"
@@ -38,26 +39,30 @@ type runtime struct {
 	store   *responses.Store
 	uses    *keys.Uses
 	usage   *usage.Log
-	catalog atomic.Pointer[modeldir.Catalog]
+	hub     *hub.Manager                      // nil before the first configuration
+	catalog atomic.Pointer[modeldir.Catalog]  // with the paths of what was brought here
 	missing atomic.Pointer[map[string]error]  // by key: what the model's engine will not find; looked up beside the catalog
 	known   atomic.Pointer[map[string]*facts] // by key
 	listing atomic.Pointer[listing]           // nil before the first was asked for
 	ready   chan struct{}                     // closed when the first configuration is in force
 	done    chan struct{}                     // closed when the runtime ends
 
+	editing sync.Mutex // held while a model's file is changed
+
 	publishing sync.Mutex
-	turn       uint64 // of the watcher whose catalogs count
+	turn       uint64            // of the watcher whose catalogs count
+	declared   *modeldir.Catalog // as files have it; nil before the first
 
 	mu     sync.Mutex
 	inUse  []*App // started configurations, oldest first; the first is in force
-	source source // what the catalog is read from
+	source origin // what the catalog is read from
 	watch  *modeldir.Watcher
 	stop   context.CancelFunc
 	eye    *overseer // nil before the first configuration
 }
 
-// source is where models come from. Two configurations with the same source share one watcher.
-type source struct{ dir, config string }
+// origin is where models come from. Two configurations with the same source share one watcher.
+type origin struct{ dir, config string }
 
 // newRuntime makes a runtime that runs nothing: caddy validate makes one too.
 func newRuntime() (caddy.Destructor, error) {
@@ -91,6 +96,7 @@ func (rt *runtime) use(a *App) error {
 			rt.log.Warn("could not clean up after an earlier router", "error", err)
 		}
 		rt.usage.Keep(filepath.Join(a.StateDir, usageFile))
+		rt.openHub(a)
 		rt.eye = oversee(rt, a.StateDir)
 		rt.survey.overseer = rt.eye
 		rt.act.OnUrge(rt.eye.watch.Urge)
@@ -130,7 +136,7 @@ func (rt *runtime) obey(a *App) error {
 	rt.act.Configure(a.settings())
 	rt.eye.setMaxLoad(*a.MaxLoad)
 	rt.runner.keepContexts(*a.ContextDisk)
-	from := source{dir: a.ConfigDir, config: a.Config}
+	from := origin{dir: a.ConfigDir, config: a.Config}
 	if from == rt.source && from.config == "" { // what a config.toml says may have changed
 		return nil
 	}
@@ -166,6 +172,14 @@ func (rt *runtime) publish(turn uint64, c *modeldir.Catalog) {
 	if turn != rt.turn {
 		return
 	}
+	rt.declared = c
+	rt.enforce(c)
+	rt.bringEarly(c)
+}
+
+// enforce puts a catalog in force as files have it. The lock of publishing is held.
+func (rt *runtime) enforce(declared *modeldir.Catalog) {
+	c := rt.located(declared)
 	rt.catalog.Store(c)
 	rt.act.SetCatalog(c)
 	go rt.lookForMissing(c)
@@ -205,6 +219,9 @@ func (rt *runtime) Destruct() error {
 	close(rt.done)
 	rt.stop()
 	rt.act.RefuseWaiting()
+	if rt.hub != nil {
+		rt.hub.Close()
+	}
 	if caddy.Exiting() {
 		rt.end(exitTimeout)
 		rt.usage.Close()

@@ -103,7 +103,7 @@ func TestUsageIsOnesOwn(t *testing.T) {
 	s := newSite(t)
 	s.model("mine", "", "--tokens", "3")
 	s.start()
-	key, err := keys.Create(filepath.Join(s.root, "state", "keys.toml"), "alice")
+	key, err := keys.Create(filepath.Join(s.root, "state", "keys.toml"), keys.Entry{Name: "alice"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -178,5 +178,18 @@ func (c *Catalog) Model(key string) *Model {
 	return nil
 }
 
+// Replace returns a catalog with what replace makes of each model; where that is nothing new, c itself. What replace returns has the same names.
+func (c *Catalog) Replace(replace func(*Model) *Model) *Catalog {
+	models, news := make([]*Model, len(c.models)), false
+	for i, m := range c.models {
+		models[i] = replace(m)
+		news = news || models[i] != m
+	}
+	if !news {
+		return c
+	}
+	return NewCatalog(models, c.faults...)
+}
+
 // Faults returns what could not be taken, sorted by file and name.
 func (c *Catalog) Faults() []Fault { return c.faults }

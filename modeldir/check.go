@@ -1,6 +1,7 @@
 package modeldir
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -99,6 +100,16 @@ func (c *checker) shares(field string, list []float64) []float64 {
 		c.failf(field, "gives no device a share: give one of them more than 0")
 	}
 	return list
+}
+
+// CheckName tells what is wrong with a name for a model.
+func CheckName(name string) error {
+	c := &checker{doc: &document{}}
+	c.name("name", name)
+	if bad := (*FieldError)(nil); errors.As(c.err, &bad) {
+		return fmt.Errorf("name: %s", bad.Reason)
+	}
+	return nil
 }
 
 func (c *checker) name(field, s string) string {

@@ -156,7 +156,6 @@ func (r *rawConfig) later(doc *document) []Warning {
 		}
 	}
 	warn(len(r.RemoteServers) > 0, "remote_servers")
-	warn(r.Server.GRPCAddr != "", "server.grpc_addr")
 	return warnings
 }
 

@@ -39,7 +39,6 @@ func TestUsersOwnConfig(t *testing.T) {
 	}
 	wantWarnings := []Warning{
 		{18, `a string lacks its closing quote; the line is read as: config_path = "` + toml + `"  # 配置文件路径`},
-		{4, "server.grpc_addr is read and validated; it is served by a later release"},
 	}
 	if d := cmp.Diff(wantWarnings, warnings); d != "" {
 		t.Errorf("warnings: -want +got:\n%s", d)

@@ -6,12 +6,14 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // rawModel is a model file as written. Values of more than one possible type are any.
 type rawModel struct {
 	Name           *string           `toml:"name"`
 	ModelPath      string            `toml:"model_path"`
+	ModelSource    string            `toml:"model_source"`
 	EmbeddingModel string            `toml:"embedding_model_path"`
 	Port           int               `toml:"port"`
 	CtxSize        int               `toml:"ctx_size"`
@@ -82,7 +84,7 @@ func ParseModel(file string, data []byte) (*Model, error) {
 func readModel(file string, data []byte) (*rawModel, *document, error) {
 	raw := &rawModel{}
 	if len(bytes.TrimSpace(data)) == 0 { // half-way through being written, most likely
-		return raw, nil, &FieldError{File: file, Reason: "the file is empty: a model needs at least model_path or command"}
+		return raw, nil, &FieldError{File: file, Reason: "the file is empty: a model needs at least model_path, model_source or command"}
 	}
 	doc, err := decode(file, data, raw, modelSchema)
 	return raw, doc, err
@@ -117,6 +119,7 @@ func (r *rawModel) model(doc *document) (*Model, error) {
 		File:           doc.file,
 		Kind:           Kind(c.oneOf("kind", r.Kind, kinds)),
 		ModelPath:      c.path("model_path", r.ModelPath),
+		ModelSource:    c.source(r),
 		Threads:        c.between("threads", r.Threads, 0, maxThreads),
 		Wasm:           c.wasm("wasm", r.Wasm),
 		PromptTemplate: c.text("prompt_template", r.PromptTemplate),
@@ -216,10 +219,22 @@ func (c *checker) engine(r *rawModel) string {
 			c.failf(only.field, "only for engine = %q, but engine is %q: remove one of them", EngineCommand, engine)
 		}
 	}
-	if r.ModelPath == "" {
-		c.failf("model_path", "required by engine = %q: give the path of the model's file (or a command)", engine)
+	if r.ModelPath == "" && r.ModelSource == "" {
+		c.failf("model_path", "required by engine = %q: give the path of the model's file (or a model_source, or a command)", engine)
 	}
 	return engine
+}
+
+// source checks only what can be told without knowing where models are published.
+func (c *checker) source(r *rawModel) string {
+	switch {
+	case r.ModelSource == "":
+	case r.ModelPath != "":
+		c.failf("model_source", "model_path is given too: remove one of them")
+	case strings.TrimSpace(r.ModelSource) != r.ModelSource || strings.ContainsFunc(r.ModelSource, unicode.IsControl):
+		c.failf("model_source", "%q begins or ends with a space or has control characters in it: remove them", r.ModelSource)
+	}
+	return r.ModelSource
 }
 
 // wasmOnly refuses what only a guest in WasmEdge can have.

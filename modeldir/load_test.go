@@ -213,6 +213,8 @@ func TestParseModelErrors(t *testing.T) {
 		{"min over port", ok + "port = 1\nmax_instances = 3\nmin_instances = 2", 4, 1, "min_instances", "fixed port"},
 		{"no model_path", "port = 0", 1, 1, "model_path", `required by engine = "auto"`},
 		{"no model_path for llama-server", "engine = 'llama-server'", 1, 1, "model_path", `required by engine = "llama-server"`},
+		{"a path and a source", ok + "model_source = 'hf:a/b'", 2, 1, "model_source", "remove one of them"},
+		{"a source with a line's end in it", "model_source = \"hf:a/b\\n\"", 1, 1, "model_source", "control characters"},
 		{"no command", ok + "engine = 'command'", 1, 1, "command", "required by engine"},
 		{"empty program", "command = ['', 'a']", 1, 1, "command", "empty"},
 		{"command without its engine", ok + "engine = 'wasmedge'\ncommand = ['a']", 3, 1, "command", "only for engine"},

@@ -60,7 +60,10 @@ type Model struct {
 	// Kind is never empty in a catalog.
 	Kind Kind
 
-	ModelPath          string // absolute; "" when the engine needs none
+	ModelPath string // absolute; "" when the engine needs none
+	// ModelSource is where the model is published, such as "hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M"; "" = nowhere that is known. ModelPath is
+	// "" then until it was brought here.
+	ModelSource        string
 	EmbeddingModelPath string // absolute; a model for embeddings that the same wasmedge instance serves; "" = none
 	Port               int    // fixed listening port; 0 = chosen at each start
 	CtxSize            int    // tokens; 0 = the engine's default

@@ -10,8 +10,11 @@ import (
 
 var commentedKey = regexp.MustCompile(`(?m)^#([a-z_]+ = )`)
 
-// uncommented is the default model file with all its keys in use.
-func uncommented() string { return commentedKey.ReplaceAllString(string(DefaultModelTOML()), "$1") }
+// uncommented is the default model file with all its keys in use, but for the one that goes in place of another.
+func uncommented() string {
+	all := commentedKey.ReplaceAllString(string(DefaultModelTOML()), "$1")
+	return strings.Replace(all, "\nmodel_source = ", "\n#model_source = ", 1)
+}
 
 func TestDefaultModelTOML(t *testing.T) {
 	got, err := ParseModel(testFile, DefaultModelTOML())

@@ -38,6 +38,8 @@ scripts/build.sh
 step "go.mod is tidy" go mod tidy -diff
 step "golangci-lint is built" tool golangci-lint
 step "golangci-lint (gofumpt, vet, staticcheck and others)" "$(tool golangci-lint)" run ./...
+step "buf is built" tool buf
+step "the .proto files are clean, their code is up to date, and no client breaks" scripts/proto.sh check
 packages=$(portable)
 for os in darwin windows; do
 	# shellcheck disable=SC2086 # a list of words

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -217,10 +218,43 @@ func (ui *openWebUI) chats(model string) {
 	}
 }
 
+// downloads has it bring a model, which must be listed then and chat.
+func (ui *openWebUI) downloads(model string) {
+	ui.t.Helper()
+	var out any
+	ui.call(http.MethodPost, "/openai/models/0/download", map[string]string{"model": model}, &out)
+	waitFor(ui.t, "the model that was downloaded", func() bool { found, _ := ui.listed(model); return found })
+	ui.chats(model)
+}
+
+// pulls has it bring a model as Ollama does.
+func (ui *openWebUI) pulls(s *server, model string) {
+	ui.t.Helper()
+	var out any
+	ui.call(http.MethodPost, "/ollama/config/update", map[string]any{
+		"ENABLE_OLLAMA_API": true, "OLLAMA_BASE_URLS": []string{s.https}, "OLLAMA_API_CONFIGS": map[string]any{},
+	}, &out)
+	res := ui.open(http.MethodPost, "/ollama/api/pull/0", map[string]string{"model": model})
+	defer res.Body.Close()
+	said, err := io.ReadAll(res.Body)
+	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(said)), `{"status":"success"}`) {
+		ui.t.Errorf("%v: %s", err, said)
+	}
+	var list struct{ Models []struct{ Model string } }
+	ui.call(http.MethodGet, "/ollama/api/tags/0", nil, &list)
+	for _, m := range list.Models {
+		if m.Model == model {
+			return
+		}
+	}
+	ui.t.Errorf("%s is not in its list: %+v", model, list)
+}
+
 // TestOpenWebUI lists, loads, chats with and unloads a model of the real engine by either of the dialects that Open WebUI manages models by.
 func TestOpenWebUI(t *testing.T) {
 	const model = "smollm2"
-	s := startServer(t, map[string]string{model + ".toml": smollm2(t, "")})
+	hub, repo := publishSmollm2(t)
+	s := startServer(t, map[string]string{model + ".toml": smollm2(t, "")}, "HF_ENDPOINT="+hub.URL)
 	ui := startOpenWebUI(t, s)
 	for _, c := range []struct {
 		provider string
@@ -252,6 +286,13 @@ func TestOpenWebUI(t *testing.T) {
 			ui.chats(model) // from cold
 			ui.manages("unload", model)
 			waitFor(t, "it to be gone", func() bool { return len(s.instances()) == 0 })
+			ui.downloads(repo + ":Q4_K_M")
+			if c.shows { // the other has no way to delete
+				ui.call(http.MethodDelete, "/openai/models/0?model="+url.QueryEscape(repo+":Q4_K_M"), nil, new(any))
+			}
 		})
 	}
+	t.Run("ollama", func(t *testing.T) {
+		(&openWebUI{t, ui.url, ui.token}).pulls(s, "hf.co/"+repo+":Q4_K_M")
+	})
 }

@@ -98,10 +98,10 @@ type wireChunk struct {
 }
 
 // ReadAnswer reads a whole completion.
-func ReadAnswer(answer []byte) (*Answer, error) { return readChunk(answer) }
+func ReadAnswer(answer []byte) (*Answer, error) { return ReadChunk(answer) }
 
-// readChunk reads an event of a stream, or a whole completion. An event that tells of an error is an *openai.Error.
-func readChunk(data []byte) (*Chunk, error) {
+// ReadChunk reads an event of a stream, or a whole completion. An event that tells of an error is an *openai.Error.
+func ReadChunk(data []byte) (*Chunk, error) {
 	var wire wireChunk
 	if err := json.Unmarshal(data, &wire); err != nil {
 		return nil, fmt.Errorf("the engine's answer: %w", err)

@@ -133,7 +133,7 @@ func (t *Writer) event(data []byte) {
 		t.out = t.stream.End(t.out)
 		return
 	}
-	c, err := readChunk(data)
+	c, err := ReadChunk(data)
 	if err != nil {
 		t.fail(asError(err))
 		return

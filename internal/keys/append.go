@@ -32,10 +32,10 @@ func Append(file string, entry Entry) error {
 	return f.Close()
 }
 
-// Create makes the file with one key of that name, and returns the key.
-func Create(file, name string) (key string, err error) {
-	key, sum := New()
-	return key, Append(file, Entry{Name: name, SHA256: sum})
+// Create adds an entry with a new key to the file, which is made if it is not there, and returns the key.
+func Create(file string, entry Entry) (key string, err error) {
+	key, entry.SHA256 = New()
+	return key, Append(file, entry)
 }
 
 // TOML is what the file has of the key.

@@ -29,6 +29,7 @@ type Entry struct {
 	Identity          string    `toml:"identity,omitempty"` // who holds it without a secret, with * and ?
 	Owner             string    `toml:"owner,omitempty"`
 	Team              string    `toml:"team,omitempty"`
+	Admin             bool      `toml:"admin,omitempty"`  // may manage
 	Models            []string  `toml:"models,omitempty"` // names or aliases, with * and ?
 	RequestsPerMinute int       `toml:"requests_per_minute,omitempty"`
 	TokensPerMinute   int       `toml:"tokens_per_minute,omitempty"`
@@ -135,7 +136,7 @@ func (r Entry) key(uses *Uses) (*Key, error) {
 		return nil, fmt.Errorf("progress: %q is neither %q nor %q: leave it out for none", r.Progress, ProgressComments, ProgressReasoning)
 	}
 	k := &Key{
-		Name: r.Name, Owner: r.Owner, Team: r.Team, Expires: r.Expires, Progress: r.Progress,
+		Name: r.Name, Owner: r.Owner, Team: r.Team, Admin: r.Admin, Expires: r.Expires, Progress: r.Progress,
 		RequestsPerMinute: r.RequestsPerMinute, TokensPerMinute: r.TokensPerMinute, TokensPerMonth: r.TokensPerMonth,
 		Concurrent: r.Concurrent, use: uses.of(r.Name),
 	}

@@ -32,6 +32,7 @@ type Key struct {
 	Name    string // for logs
 	Owner   string
 	Team    string
+	Admin   bool      // may manage the models that it may use, and what they are brought from
 	Expires time.Time // zero = never
 
 	// What bounds its requests; 0 = no bound.

@@ -30,6 +30,9 @@ const (
 	CodeTooLarge      = "request_too_large"
 	CodeUnserved      = "unsupported_model"
 	CodeTimeout       = "timeout"
+
+	CodeDownloading    = "model_downloading"
+	CodeDownloadFailed = "download_failed"
 )
 
 // maxRetryAfter is the longest wait we ask for: the official SDKs give up on a Retry-After beyond 120 s, and a
@@ -125,6 +128,11 @@ func ModelNotFound(name string) *Error {
 		Status: http.StatusNotFound, Type: TypeInvalidRequest, Param: "model", Code: CodeModelNotFound,
 		Message: fmt.Sprintf("the model %q does not exist", name),
 	}
+}
+
+// NotFound says that what a field names is not here.
+func NotFound(field, what string) *Error {
+	return &Error{Status: http.StatusNotFound, Type: TypeInvalidRequest, Param: field, Code: "not_found", Message: what}
 }
 
 // PathNotFound says that nothing is served at a path, in the words of OpenAI's own server.
@@ -227,6 +235,30 @@ func Loading(model string, retryAfter time.Duration) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Type: TypeServer, Code: CodeModelLoading, RetryAfter: max(retryAfter, 1),
 		Message: fmt.Sprintf("the model %q is still loading", model),
+	}
+}
+
+// Downloading says that the model's files are being brought here. how tells how far that is; retryAfter is how long it will take.
+func Downloading(model, how string, retryAfter time.Duration) *Error {
+	return &Error{
+		Status: http.StatusServiceUnavailable, Type: TypeServer, Code: CodeDownloading, RetryAfter: max(retryAfter, time.Second),
+		Message: fmt.Sprintf("the model %q is being downloaded: %s", model, how),
+	}
+}
+
+// DownloadFailed says that the model's files can't be had; retryAfter is when a request makes it be tried again.
+func DownloadFailed(model, why string, retryAfter time.Duration) *Error {
+	return &Error{
+		Status: http.StatusBadGateway, Type: TypeServer, Code: CodeDownloadFailed, RetryAfter: retryAfter, ShouldRetry: new(bool),
+		Message: fmt.Sprintf("the model %q could not be downloaded: %s", model, why),
+	}
+}
+
+// AdminOnly says that an API key may use models but not manage them.
+func AdminOnly(key string) *Error {
+	return &Error{
+		Status: http.StatusForbidden, Type: TypeInvalidRequest, Code: "permission_denied",
+		Message: fmt.Sprintf("the API key %q may not manage models: use one with the right admin", key),
 	}
 }
 

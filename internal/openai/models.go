@@ -2,11 +2,12 @@ package openai
 
 // Values of ModelStatus.Value, as llama.cpp's router spells them and Open WebUI reads them.
 const (
-	StatusUnloaded = "unloaded"
-	StatusLoading  = "loading"
-	StatusLoaded   = "loaded"
-	StatusSleeping = "sleeping"
-	StatusFailed   = "failed" // ours: clients take what they don't know for "not loaded"
+	StatusUnloaded    = "unloaded"
+	StatusLoading     = "loading"
+	StatusLoaded      = "loaded"
+	StatusSleeping    = "sleeping"
+	StatusDownloading = "downloading"
+	StatusFailed      = "failed" // ours: clients take what they don't know for "not loaded"
 )
 
 // ModelCard is one model of GET /v1/models. Its shape is the union of what clients read: id, object, created and
@@ -35,11 +36,18 @@ type Architecture struct {
 
 // ModelStatus is what the model does now.
 type ModelStatus struct {
-	Value    string   `json:"value"`
-	Args     []string `json:"args,omitempty"`
-	Failed   bool     `json:"failed,omitempty"`
-	ExitCode *int     `json:"exit_code,omitempty"`
-	Error    string   `json:"error,omitempty"` // why it failed, or why its file could not be read
+	Value    string              `json:"value"`
+	Args     []string            `json:"args,omitempty"`
+	Failed   bool                `json:"failed,omitempty"`
+	ExitCode *int                `json:"exit_code,omitempty"`
+	Progress map[string]Progress `json:"progress,omitempty"` // of a download, by file
+	Error    string              `json:"error,omitempty"`    // why it failed, or why its file could not be read
+}
+
+// Progress is how much of a file is here, in bytes.
+type Progress struct {
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
 }
 
 // ModelList is the answer to GET /v1/models.
