@@ -1,17 +1,13 @@
 package caddymodule
 
 import (
-	"context"
-	"iter"
 	"net/http"
 
-	"connectrpc.com/connect/v2"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"assistant/internal/hub"
 	"assistant/internal/rpc"
 )
 
@@ -44,14 +40,11 @@ func (h *RPC) Provision(ctx caddy.Context) error {
 	}
 	app, rt := h.http.app, h.http.rt
 	h.rpc = rpc.New(rpc.Services{
-		Access: rpcAccess{&h.http}, Models: rpcModels{rt}, Instances: rpcInstances{rt}, Downloads: rt.downloads(), Chat: chatHandler{&h.http},
+		Access: rpcAccess{&h.http}, Models: rpcModels{rt}, Instances: rpcInstances{rt}, Downloads: rpcDownloads{rt}, Chat: chatHandler{&h.http},
 		Ready: rt.ready, Serving: app.serving, MaxMessage: int(app.MaxBody),
 	})
 	return nil
 }
-
-// downloads is who brings models.
-func (rt *runtime) downloads() rpc.Downloads { return noDownloads{} } // the lead: the manager goes here, and noDownloads goes
 
 // exposedRPC are the headers that pages read gRPC's status from.
 const exposedRPC = ", Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin"
@@ -134,23 +127,6 @@ func (c chatHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	setRequestID(w, r)
 	_ = c.h.serveEndpoint(w, r, endpoints[r.URL.Path]) // what Caddy is to know of, the caller knows: he has left
 }
-
-// noDownloads stands for the manager until that is here.
-type noDownloads struct{}
-
-var errNoDownloads = rpc.Errorf(connect.CodeUnavailable, "no_downloads", "nobody brings models yet")
-
-func (noDownloads) Start(string, hub.StartOptions) (hub.Status, error) {
-	return hub.Status{}, errNoDownloads
-}
-func (noDownloads) List() []hub.Status            { return nil }
-func (noDownloads) Get(string) (hub.Status, bool) { return hub.Status{}, false }
-func (noDownloads) Watch(context.Context, string) iter.Seq[hub.Status] {
-	return func(func(hub.Status) bool) {}
-}
-func (noDownloads) Pause(string) (hub.Status, error)  { return hub.Status{}, hub.ErrNotFound }
-func (noDownloads) Resume(string) (hub.Status, error) { return hub.Status{}, hub.ErrNotFound }
-func (noDownloads) Cancel(string) (hub.Status, error) { return hub.Status{}, hub.ErrNotFound }
 
 // Interface guards
 var (

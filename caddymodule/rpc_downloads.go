@@ -1,0 +1,27 @@
+package caddymodule
+
+import (
+	"context"
+	"iter"
+
+	"assistant/internal/hub"
+)
+
+// rpcDownloads brings models for calls. They come when a configuration is in force, and with it a manager.
+type rpcDownloads struct{ rt *runtime }
+
+func (d rpcDownloads) Start(src string, o hub.StartOptions) (hub.Status, error) {
+	if o.As == "" {
+		return d.rt.hub.Start(src, o)
+	}
+	return d.rt.pull(src, o.As)
+}
+
+func (d rpcDownloads) List() []hub.Status                   { return d.rt.hub.List() }
+func (d rpcDownloads) Get(id string) (hub.Status, bool)     { return d.rt.hub.Get(id) }
+func (d rpcDownloads) Pause(id string) (hub.Status, error)  { return d.rt.hub.Pause(id) }
+func (d rpcDownloads) Resume(id string) (hub.Status, error) { return d.rt.hub.Resume(id) }
+func (d rpcDownloads) Cancel(id string) (hub.Status, error) { return d.rt.hub.Cancel(id) }
+func (d rpcDownloads) Watch(ctx context.Context, id string) iter.Seq[hub.Status] {
+	return d.rt.hub.Watch(ctx, id)
+}
