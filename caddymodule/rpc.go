@@ -14,7 +14,7 @@ import (
 func init() {
 	caddy.RegisterModule(RPC{})
 	httpcaddyfile.RegisterHandlerDirective("assistant_rpc", parseRPC)
-	httpcaddyfile.RegisterDirectiveOrder("assistant_rpc", httpcaddyfile.Before, "assistant")
+	httpcaddyfile.RegisterDirectiveOrder("assistant_rpc", httpcaddyfile.After, "metrics") // before the directive assistant
 }
 
 // RPC serves the services of assistant.v1, by gRPC, gRPC-Web and Connect, and passes every other path to the next handler. gRPC wants HTTP/2:

@@ -173,7 +173,7 @@ func (s rpcModels) Create(_ context.Context, c *rpc.Caller, r *pb.CreateModelReq
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.judge(c, nil, field, file, text)
+	m, err := s.judge(c, version{}, field, file, text)
 	if err != nil {
 		return nil, err
 	}
@@ -244,8 +244,8 @@ func (s rpcModels) Update(_ context.Context, c *rpc.Caller, r *pb.UpdateModelReq
 			return nil, rpc.Invalid(field, "%v", err)
 		}
 	}
-	was, _ := modeldir.ParseModel(file, before) // nil if it was no good
-	m, err := s.judge(c, was, field, file, after)
+	was, _ := modeldir.ParseModel(file, before)
+	m, err := s.judge(c, version{file, was}, field, file, after)
 	if err != nil {
 		return nil, err
 	}
@@ -312,8 +312,14 @@ func (s rpcModels) find(c *rpc.Caller, name, tag string) (file string, text []by
 	return file, text, nil
 }
 
-// judge reads a file as the watcher will, and says whether the caller may have it so. before is the model that it was; nil if there was none.
-func (s rpcModels) judge(c *rpc.Caller, before *modeldir.Model, field, file string, text []byte) (*modeldir.Model, error) {
+// version is a file that is replaced.
+type version struct {
+	file  string          // "" = there is none
+	model *modeldir.Model // nil if there is none, or it is no good
+}
+
+// judge reads a file as the watcher will, and says whether the caller may have it so.
+func (s rpcModels) judge(c *rpc.Caller, before version, field, file string, text []byte) (*modeldir.Model, error) {
 	m, err := modeldir.ParseModel(file, text)
 	var wrong *modeldir.FieldError
 	if errors.As(err, &wrong) && wrong.Field != "" {
@@ -327,14 +333,14 @@ func (s rpcModels) judge(c *rpc.Caller, before *modeldir.Model, field, file stri
 			return nil, rpc.Errorf(connect.CodePermissionDenied, "model_not_allowed", "the key %q may not use a model with the name %q", c.Key.Name, name)
 		}
 	}
-	if name, other := s.rt.catalog.Load().Clash(m); other != nil {
+	if name, other := s.rt.catalog.Load().Clash(m, before.file); other != nil {
 		return nil, rpc.Errorf(connect.CodeAlreadyExists, "model_exists", "the name %q is taken by the model %q: choose another", name, other.Name)
 	}
 	app, err := s.app()
 	if err != nil {
 		return nil, err
 	}
-	if runs := runsCommands(before, m); runs != "" && !app.AllowRemoteCommands {
+	if runs := runsCommands(before.model, m); runs != "" && !app.AllowRemoteCommands {
 		return nil, rpc.Errorf(connect.CodePermissionDenied, "remote_commands_not_allowed",
 			"%s lets a model run any program here, which is not set over the network: edit the file, or set allow_remote_commands in the server's configuration", runs)
 	}

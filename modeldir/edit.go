@@ -327,10 +327,11 @@ func quotedEnd(rest []byte, quotes string, escapes bool) int {
 	return len(rest)
 }
 
-// Clash returns a name that a model would have, or one of its aliases, which a model of another file has already.
-func (c *Catalog) Clash(m *Model) (name string, other *Model) {
+// Clash returns a name that a model would have, or one of its aliases, which another has already. Models of the file that it is to be read from in
+// place of are none; "" = of no file.
+func (c *Catalog) Clash(m *Model, replaced string) (name string, other *Model) {
 	for name := range m.names() {
-		if e := c.entries[name]; e != nil && e.main.File != m.File {
+		if e := c.entries[name]; e != nil && e.main.File != replaced {
 			return name, e.main
 		}
 	}

@@ -78,6 +78,9 @@ func (s Services) authenticate(next connect.ServerFunc) connect.ServerFunc {
 		}
 		seen := &subject{ServerStream: stream}
 		err = next(ctx, spec, seen)
+		if seen.validates {
+			action = "validate"
+		}
 		s.Access.Audit(caller, action, seen.name, err)
 		return err
 	}
@@ -95,12 +98,16 @@ func notAdmin(c *Caller) error {
 // subject notes what a call is about.
 type subject struct {
 	connect.ServerStream
-	name string
+	name      string
+	validates bool // nothing is to be changed
 }
 
 // Receive implements connect.ServerStream.
 func (s *subject) Receive(msg any) error {
 	err := s.ServerStream.Receive(msg)
+	if m, ok := msg.(interface{ GetValidateOnly() bool }); ok {
+		s.validates = m.GetValidateOnly()
+	}
 	switch m := msg.(type) {
 	case interface{ GetModel() string }:
 		s.name = m.GetModel()
