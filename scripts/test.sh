@@ -14,6 +14,8 @@ scripts/progress.py --beside engine=scripts/get-engine.sh models=scripts/get-mod
 ASSISTANT_TEST_LLAMA_SERVER=$(scripts/get-engine.sh)
 ASSISTANT_TEST_MODELS=$(scripts/get-models.sh)
 ASSISTANT_TEST_PYTHON=$(scripts/get-python.sh)
+ASSISTANT_TEST_PYTHON_GRPC=$(scripts/get-python.sh tools/clients/grpc.txt grpc_tools.protoc)
+ASSISTANT_TEST_BUF=$(tool buf)
 WASMEDGE_DIR=$(scripts/get-wasmedge.sh)
 export WASMEDGE_DIR # verified here: the builds need not do it again
 ASSISTANT_TEST_WASMEDGE=$WASMEDGE_DIR/wasmedge
@@ -22,6 +24,7 @@ ASSISTANT_TEST_WASI_NN_HARNESS=$(scripts/build-wasi-nn.sh harness)
 ASSISTANT_TEST_LLAMA_CORE_SERVER=$(scripts/build-llama-core-server.sh)
 ASSISTANT_TEST_REGISTRY=$(scripts/build-registry.sh)
 export ASSISTANT_TEST_LLAMA_CORE_SERVER ASSISTANT_TEST_LLAMA_SERVER ASSISTANT_TEST_MODELS ASSISTANT_TEST_PYTHON ASSISTANT_TEST_REGISTRY
+export ASSISTANT_TEST_PYTHON_GRPC ASSISTANT_TEST_BUF
 export ASSISTANT_TEST_WASMEDGE ASSISTANT_TEST_WASI_NN ASSISTANT_TEST_WASI_NN_HARNESS
 
 gotestsum=$(tool gotestsum)

@@ -85,6 +85,7 @@ func startServer(t *testing.T, models map[string]string, env ...string) *server 
 	bind 127.0.0.1
 	tls internal
 	assistant
+	assistant_rpc
 }
 `, adminPort, s.https, httpsPort))
 	for name, text := range models {
