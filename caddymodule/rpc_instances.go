@@ -198,7 +198,7 @@ func (s rpcInstances) Watch(ctx context.Context, c *rpc.Caller, name string, tel
 		}
 		for _, e := range sub.Take() {
 			e, ok := s.rt.shown(c.Key, e)
-			if !ok || only != "" && e.Key != "" && e.Key != only {
+			if !ok || only != "" && !about(e, only) {
 				continue
 			}
 			if err := tell(eventMessage(e, only)); err != nil {
@@ -206,6 +206,14 @@ func (s rpcInstances) Watch(ctx context.Context, c *rpc.Caller, name string, tel
 			}
 		}
 	}
+}
+
+// about reports whether an event is about a model, by its key, or about all of them.
+func about(e activator.Event, key string) bool {
+	if e.Kind == activator.EventFault { // of a file, which has no key
+		return e.Model == key
+	}
+	return e.Key == "" || e.Key == key
 }
 
 var eventKinds = map[activator.EventKind]pb.EventKind{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -17,9 +18,12 @@ import (
 // downloads is the DownloadService.
 type downloads struct{ Downloads }
 
-func (s downloads) StartDownload(_ context.Context, r *pb.StartDownloadRequest) (*pb.StartDownloadResponse, error) {
+func (s downloads) StartDownload(ctx context.Context, r *pb.StartDownloadRequest) (*pb.StartDownloadResponse, error) {
 	if err := required("source", r.Source); err != nil {
 		return nil, err
+	}
+	if key := callerOf(ctx).Key; key != nil && r.Name != "" && !key.May(r.Name) {
+		return nil, Errorf(connect.CodePermissionDenied, "model_not_allowed", "the key %q may not use a model with the name %q", key.Name, r.Name)
 	}
 	d, err := s.Start(r.Source, hub.StartOptions{As: r.Name})
 	switch {
