@@ -24,15 +24,18 @@ func (rt *runtime) pull(src, name string) (hub.Status, error) {
 		return rt.hub.Start(src, hub.StartOptions{As: suggested})
 	}
 	if _, err := fileOf(name); err != nil {
-		return hub.Status{}, err
+		return hub.Status{}, nameError{err}
 	}
 	if known := rt.named(name); known != nil && sourceOf(known) != src { // told before gigabytes come, where it can be; what src is in full is not known yet
 		if installed, here := rt.hub.Installed(src); !here || !sameSource(known, installed) {
-			return hub.Status{}, nameTaken(known, name)
+			return hub.Status{}, nameError{nameTaken(known, name)}
 		}
 	}
 	return rt.hub.Start(src, hub.StartOptions{As: name})
 }
+
+// nameError is one of what a model is to be called, rather than of its source.
+type nameError struct{ error }
 
 // suggested stands for the name that a source suggests.
 const suggested = "*"

@@ -2,9 +2,11 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"iter"
 
 	"assistant/internal/hub"
+	"assistant/internal/rpc"
 )
 
 // rpcDownloads brings models for calls. They come when a configuration is in force, and with it a manager.
@@ -14,7 +16,11 @@ func (d rpcDownloads) Start(src string, o hub.StartOptions) (hub.Status, error) 
 	if o.As == "" {
 		return d.rt.hub.Start(src, o)
 	}
-	return d.rt.pull(src, o.As)
+	s, err := d.rt.pull(src, o.As)
+	if wrong := (nameError{}); errors.As(err, &wrong) {
+		return s, rpc.Invalid("name", "%v", wrong)
+	}
+	return s, err
 }
 
 func (d rpcDownloads) List() []hub.Status                   { return d.rt.hub.List() }

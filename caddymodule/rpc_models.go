@@ -10,7 +10,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -209,24 +208,17 @@ func place(dir, name, field string, text []byte) (_, file string, _ []byte, _ er
 	if slices.ContainsFunc(strings.FieldsFunc(name, func(r rune) bool { return r == '/' || r == '\\' }), func(part string) bool { return part == "." || part == ".." }) {
 		return "", "", nil, rpc.Invalid("name", "%q looks like a way through directories: choose another", name)
 	}
-	stem := fileStem(name)
-	file = filepath.Join(dir, stem+".toml")
-	if !has && stem != name {
+	base, err := fileOf(name)
+	if err != nil {
+		return "", "", nil, rpc.Invalid("name", "%v", err)
+	}
+	file = filepath.Join(dir, base)
+	if !has && base != name+".toml" {
 		if text, err = modeldir.EditModelFile(file, text, map[string]any{"name": name}); err != nil {
 			return "", "", nil, rpc.Invalid(field, "%v", err)
 		}
 	}
 	return name, file, text, nil
-}
-
-// unsafeInNames is what file names of ours do not have.
-var unsafeInNames = regexp.MustCompile(`[^A-Za-z0-9._-]+|^\.+`)
-
-// fileStem is the name of a model's file, without its ending: the model's, as far as that can be one.
-func fileStem(name string) string {
-	const longest = 100
-	stem := unsafeInNames.ReplaceAllString(name, "_")
-	return stem[:min(len(stem), longest)]
 }
 
 // Update changes the file of a model.

@@ -225,7 +225,7 @@ func TestRPCManagesModels(t *testing.T) {
 	c.fails(svc.ModelServiceGetModelProcedure, &pb.GetModelRequest{Name: "team/m"}, codes.NotFound, "model_not_found")
 	create.ValidateOnly = false
 	made := call[pb.CreateModelResponse](c, svc.ModelServiceCreateModelProcedure, create).Model
-	file := filepath.Join(s.models, "team_m.toml")
+	file := filepath.Join(s.models, "team-m.toml")
 	if made.File != file || made.State != pb.ModelState_MODEL_STATE_COLD || !made.Editable || made.Engine != "command" || made.Kind != "chat" {
 		t.Errorf("made %v", made)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"assistant/internal/hub/hubtest"
 	"assistant/internal/realtest"
 )
 
@@ -19,14 +20,22 @@ const protos = "../../internal/rpc/proto"
 // TestAModelsLifeByGRPC: a client in Python, generated from the .proto files, has a real model by TLS from Caddy.
 func TestAModelsLifeByGRPC(t *testing.T) {
 	python, weights := realtest.Need(t, "ASSISTANT_TEST_PYTHON_GRPC"), realtest.Need(t, "ASSISTANT_TEST_MODELS")
-	s := startServer(t, nil)
+	text, err := os.ReadFile(filepath.Join(weights, "tiny.gguf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub := hubtest.NewHub(t)
+	hub.Add("tests/tiny", "tiny.gguf", text)
+	s := startServer(t, nil, "HF_ENDPOINT="+hub.URL)
 	cmd := exec.Command(python, filepath.Join("testdata", "grpc_life.py"))
 	cmd.Env = append(os.Environ(), "PROTOS="+protos, "ADDRESS="+strings.TrimPrefix(s.https, "https://"), "CA="+s.ca(),
-		"MODEL="+filepath.Join(weights, "tiny.gguf"))
+		"SOURCE=hf:tests/tiny:tiny.gguf")
 	var got struct {
 		File, Text, Finish, TOML string
 		Twice, Stale, Gone       []string
 		Phases                   []string
+		Pulled                   []any
+		Backwards                bool
 		Pieces, Tokens, Left     int
 	}
 	out, err := cmd.Output()
@@ -34,6 +43,9 @@ func TestAModelsLifeByGRPC(t *testing.T) {
 	file := filepath.Join(s.dir, "models", "life.toml")
 	if got.File != file || !slices.Equal(got.Twice, []string{"ALREADY_EXISTS", "model_exists"}) {
 		t.Errorf("created in %s, and again: %v", got.File, got.Twice)
+	}
+	if size := float64(len(text)); got.Backwards || !slices.Equal(got.Pulled, []any{"DOWNLOAD_STATE_COMPLETED", size, size}) {
+		t.Errorf("pulled %v of %d bytes, backwards: %v", got.Pulled, len(text), got.Backwards)
 	}
 	if n := len(got.Phases); n < 2 || got.Phases[n-2] != "LOAD_PHASE_STARTING" || got.Phases[n-1] != "LOAD_PHASE_READY" {
 		t.Errorf("phases %q", got.Phases)
@@ -73,7 +85,9 @@ func TestBufCurlByReflection(t *testing.T) {
 			t.Errorf("%s is not among\n%s", want, methods)
 		}
 	}
-	var list struct{ Models []struct{ Name, State string } }
+	var list struct {
+		Models []struct{ Name, State string }
+	}
 	if err := json.Unmarshal([]byte(curl("--data", "{}", s.https+"/assistant.v1.ModelService/ListModels")), &list); err != nil {
 		t.Fatal(err)
 	}

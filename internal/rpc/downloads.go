@@ -26,8 +26,9 @@ func (s downloads) StartDownload(ctx context.Context, r *pb.StartDownloadRequest
 		return nil, Errorf(connect.CodePermissionDenied, "model_not_allowed", "the key %q may not use a model with the name %q", key.Name, r.Name)
 	}
 	d, err := s.Start(r.Source, hub.StartOptions{As: r.Name})
+	var told *connect.Error
 	switch {
-	case errors.Is(err, hub.ErrClosed):
+	case errors.Is(err, hub.ErrClosed), errors.As(err, &told):
 		return nil, err
 	case err != nil: // it is no source
 		return nil, Invalid("source", "%v", err)
@@ -99,7 +100,7 @@ func download(s hub.Status) *pb.Download {
 	d := &pb.Download{
 		Id: s.ID, Source: s.Source, Resolved: s.Resolved, Name: s.Name, State: downloadStates[s.State],
 		DoneBytes: s.Done, TotalBytes: known(s.Total), BytesPerSecond: s.BytesPerSec,
-		Quantization: s.Quantization, Licence: s.Licence, Error: s.Error, StartTime: moment(s.Started), EndTime: moment(s.Ended),
+		ModelNames: s.As, Quantization: s.Quantization, Licence: s.Licence, Error: s.Error, StartTime: moment(s.Started), EndTime: moment(s.Ended),
 	}
 	if s.State == hub.Downloading && s.BytesPerSec > 0 && s.Total >= s.Done {
 		d.Remaining = durationpb.New(time.Duration(float64(s.Total-s.Done) / s.BytesPerSec * float64(time.Second)).Round(time.Millisecond))

@@ -128,7 +128,9 @@ type Download struct {
 	// When it was begun.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// When it ended; absent = it goes on.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The names of the models whose files are written when it is here. See StartDownloadRequest.name.
+	ModelNames    []string `protobuf:"bytes,16,rep,name=model_names,json=modelNames,proto3" json:"model_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +270,13 @@ func (x *Download) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Download) GetModelNames() []string {
+	if x != nil {
+		return x.ModelNames
+	}
+	return nil
+}
+
 // DownloadFile is one file of a download.
 type DownloadFile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -362,9 +371,10 @@ func (x *DownloadFile) GetTotalBytes() int64 {
 // StartDownloadRequest says what is to be brought.
 type StartDownloadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where the model is published, written as model_source in a model's file. Required.
+	// Where the model is published, as model_source has it in a model's file, such as hf:OWNER/REPO:Q4_K_M. Required.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// The name of the model whose file is written when it is here. Empty = none is written.
+	// The name of the model whose file is written when it is here; "*" = as the source suggests. Empty = none is written: a model that is to
+	// have it names it as its model_source.
 	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -915,7 +925,7 @@ var File_assistant_v1_download_proto protoreflect.FileDescriptor
 
 const file_assistant_v1_download_proto_rawDesc = "" +
 	"\n" +
-	"\x1bassistant/v1/download.proto\x12\fassistant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x04\n" +
+	"\x1bassistant/v1/download.proto\x12\fassistant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x04\n" +
 	"\bDownload\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1a\n" +
@@ -935,7 +945,9 @@ const file_assistant_v1_download_proto_rawDesc = "" +
 	"\x05error\x18\r \x01(\tR\x05error\x129\n" +
 	"\n" +
 	"start_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\aendTimeB\x0e\n" +
+	"\bend_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1f\n" +
+	"\vmodel_names\x18\x10 \x03(\tR\n" +
+	"modelNamesB\x0e\n" +
 	"\f_total_bytes\"\xb7\x01\n" +
 	"\fDownloadFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
