@@ -3,14 +3,18 @@ package caddymodule
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/google/go-cmp/cmp"
 
+	pb "assistant/internal/rpc/assistantv1"
+	svc "assistant/internal/rpc/assistantv1/assistantv1connect"
 	"assistant/modeldir"
 )
 
@@ -55,9 +59,11 @@ func TestAdaptUsersConfig(t *testing.T) {
 }
 
 // userSite writes the user's config.toml with paths and addresses of this test in it.
-func userSite(t *testing.T, dir, address string) string {
+func userSite(t *testing.T, dir, address, grpcAddress string) string {
 	t.Helper()
-	text := strings.NewReplacer("/etc/assistant", dir, "/home/hu/code/assistant", dir, "0.0.0.0:8080", address).Replace(usersConfig(t))
+	text := strings.NewReplacer(
+		"/etc/assistant", dir, "/home/hu/code/assistant", dir, "0.0.0.0:8080", address, "0.0.0.0:50051", grpcAddress,
+	).Replace(usersConfig(t))
 	file := filepath.Join(dir, "config.toml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -67,7 +73,7 @@ func userSite(t *testing.T, dir, address string) string {
 
 func TestUsersConfigValidates(t *testing.T) {
 	dir := t.TempDir()
-	file := userSite(t, dir, "127.0.0.1:"+freePort(t))
+	file := userSite(t, dir, "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t))
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +91,7 @@ func TestUsersConfigValidates(t *testing.T) {
 // The app reads config.toml itself, whichever way it is named; what the global option says goes before it.
 func TestConfigIsServed(t *testing.T) {
 	s := newSite(t)
-	file := userSite(t, s.root, "127.0.0.1:1")
+	file := userSite(t, s.root, "127.0.0.1:1", "127.0.0.1:2")
 	if err := os.WriteFile(filepath.Join(s.root, "default.toml"), []byte("ctx_size = 512\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +132,50 @@ func TestConfigIsServed(t *testing.T) {
 	}
 	if n := len(s.started()); n != 1 {
 		t.Errorf("%d engines were started, want 1: the reload changed nothing about that model", n)
+	}
+}
+
+// TestUsersConfigServesBoth runs the user's config.toml as it stands, but for paths and addresses: both APIs are there, on two addresses or on
+// one.
+func TestUsersConfigServesBoth(t *testing.T) {
+	for name, same := range map[string]bool{"two addresses": false, "one address": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			grpcPort := freePort(t)
+			if same {
+				grpcPort = s.port
+			}
+			file := userSite(t, s.root, "127.0.0.1:"+s.port, "127.0.0.1:"+grpcPort)
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := adaptConfig(string(text), file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var cfg map[string]any
+			if err := json.Unmarshal(got, &cfg); err != nil {
+				t.Fatal(err)
+			}
+			cfg["admin"] = map[string]any{"disabled": true, "config": map[string]any{"persist": false}}
+			cfg["apps"].(map[string]any)["assistant"].(map[string]any)["state_dir"] = filepath.Join(s.root, "state")
+			got, err = json.Marshal(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := caddy.Load(got, true); err != nil {
+				t.Fatal(err)
+			}
+			if a := s.ask(http.MethodGet, "/v1/models", ""); a.status != http.StatusOK || !strings.Contains(a.body, `"default"`) {
+				t.Errorf("HTTP: %d %s", a.status, a.body)
+			}
+			s.port = grpcPort
+			list := call[pb.ListModelsResponse](s.calls(t, ""), svc.ModelServiceListModelsProcedure, &pb.ListModelsRequest{})
+			if len(list.Models) != 1 || list.Models[0].Name != "default" || list.Models[0].Editable {
+				t.Errorf("gRPC: %v", list)
+			}
+		})
 	}
 }
 

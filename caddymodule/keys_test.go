@@ -130,7 +130,7 @@ func TestKeyNew(t *testing.T) {
 	var made [2]string
 	for i, name := range []string{"alice", "bob"} {
 		var out strings.Builder
-		if err := newKey(&out, keys.Entry{Name: name, Models: []string{"qwen*"}, TokensPerMonth: 5}, file); err != nil {
+		if err := newKey(&out, keys.Entry{Name: name, Models: []string{"qwen*"}, TokensPerMonth: 5, Admin: name == "bob"}, file); err != nil {
 			t.Fatal(err)
 		}
 		made[i], _, _ = strings.Cut(out.String(), "\n")
@@ -140,7 +140,7 @@ func TestKeyNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, key := range made {
-		if k, err := store.Verify(key); err != nil || !k.May("qwen2") || k.TokensPerMonth != 5 || k.May("x") {
+		if k, err := store.Verify(key); err != nil || !k.May("qwen2") || k.TokensPerMonth != 5 || k.May("x") || k.Admin != (i == 1) {
 			t.Errorf("key %d: %+v, %v", i, k, err)
 		}
 	}
@@ -215,6 +215,11 @@ func TestAFirstKeyIsMade(t *testing.T) {
 	}
 	if a := s.ask(http.MethodPost, chatPath, question("mine")); a.status != http.StatusOK {
 		t.Errorf("from here: %d %s", a.status, a.body)
+	}
+	if store, err := keys.Open(file, nil, keys.NewUses()); err != nil {
+		t.Error(err)
+	} else if key, err := store.Verify(fields[0]); err != nil || !key.Admin {
+		t.Errorf("the owner's key may not manage: %+v, %v", key, err)
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the file: %v, %v", info, err)
