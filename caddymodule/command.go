@@ -31,7 +31,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "assistant",
-		Usage: "[ps|models|load|unload|logs|pull|downloads|prune|model-config|doctor|key|reap]",
+		Usage: "[ps|models|load|unload|logs|pull|downloads|prune|scan|import|model-config|doctor|key|reap]",
 		Short: "Look at and control the models of a running server",
 		Long: `Speaks to the admin API of a running server; --address says where, by default where
 the Caddyfile in this folder says, else localhost:2019. With --json the answer is the admin API's own.
@@ -44,6 +44,8 @@ the Caddyfile in this folder says, else localhost:2019. With --json the answer i
   caddy assistant pull SOURCE            download a model and write its model file
   caddy assistant downloads              list downloads; pause, resume or cancel one
   caddy assistant prune                  remove downloaded models that no model file names
+  caddy assistant scan [DIR…]            write model files for GGUF files that lie here
+  caddy assistant import FILE            translate a configuration of llama-swap
   caddy assistant model-config [FILE]    write a documented default model file
   caddy assistant doctor                 what is installed, what each model runs, what is missing
   caddy assistant key new NAME           make an API key, and what the file of keys holds of it
@@ -98,7 +100,7 @@ func assistantCommand(cmd *cobra.Command) {
 			return c.logs(w, args[0])
 		}),
 		c.sub("model-config [FILE]", "Write a documented default model file, to stdout without FILE", cobra.MaximumNArgs(1), c.modelConfig),
-		c.pullCommand(), c.downloadsCommand(), c.pruneCommand(),
+		c.pullCommand(), c.downloadsCommand(), c.pruneCommand(), c.scanCommand(), c.importCommand(),
 		doctor,
 		c.keyCommand(),
 		reap,

@@ -81,3 +81,16 @@ func TestPulledModelAnswers(t *testing.T) {
 		t.Fatalf("status %d, %v: %s", status, err, body)
 	}
 }
+
+// TestScannedModelsAnswer has real files found where they lie, which then serve.
+func TestScannedModelsAnswer(t *testing.T) {
+	s := startServer(t, nil)
+	out := s.run("scan", realtest.Need(t, "ASSISTANT_TEST_MODELS"), "--config-dir", filepath.Join(s.dir, "models"))
+	if !strings.Contains(out, "embedding") || !strings.Contains(out, "smollm2-135m-instruct") {
+		t.Errorf("scan says:\n%s", out)
+	}
+	waitFor(t, "the models to be listed", func() bool { return strings.Contains(s.run("models"), "smollm2-135m-instruct") })
+	if status, body, err := s.ask("smollm2-135m-instruct", 8); status != 200 || err != nil {
+		t.Fatalf("status %d, %v: %s", status, err, body)
+	}
+}

@@ -4,21 +4,47 @@ package movein
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"assistant/internal/gguf"
 )
 
-// Entry is what a model file is made of.
+// Entry is what a model file is made of. What is empty is left out.
 type Entry struct {
-	Name        string
-	ModelPath   string // absolute; "" where there is a source
-	ModelSource string
-	Kind        string // "" = chat
-	CtxSize     int    // tokens; 0 = the engine's default
-	Args        []string
-	Comments    []string // lines at the file's beginning
+	Comments []string // lines at the file's beginning
+
+	Name           string
+	Aliases        []string
+	Kind           string // "" = chat
+	ModelPath      string // absolute; "" where there is a source
+	ModelSource    string
+	CtxSize        int // tokens; 0 = the engine's default
+	SystemPrompt   string
+	Defaults       map[string]any
+	Forced         map[string]any
+	Variants       []Variant
+	FirstByte      string // a duration
+	Engine         string
+	Args           []string
+	Env            map[string]string
+	Command        []string
+	StopCommand    []string
+	CleanupCommand []string
+	Upstream       string
+	Identity       string
+	ReadyPath      string
+	IdleTimeout    string // a duration
+	StartTimeout   string // a duration
+	StopTimeout    string // a duration
+	Concurrency    int
+	Pinned         bool
+	Preload        bool
+}
+
+// Variant is another name of a model, answered in another way.
+type Variant struct {
+	Name   string
+	Forced map[string]any
 }
 
 // sensibleContext is the most tokens of context that a model gets without being asked, in tokens: what its makers trained it for is often more than a
@@ -31,6 +57,10 @@ func Describe(path, projector string) (Entry, error) {
 	if err != nil {
 		return Entry{}, fmt.Errorf("read %s: %w", path, err)
 	}
+	return describe(h, path, projector), nil
+}
+
+func describe(h *gguf.Header, path, projector string) Entry {
 	e := Entry{ModelPath: path, Kind: KindOf(h), CtxSize: min(h.ContextLength(), sensibleContext)}
 	if projector != "" {
 		e.Args = []string{"--mmproj", projector}
@@ -42,7 +72,7 @@ func Describe(path, projector string) (Entry, error) {
 	if e.Kind == "" && h.Template == "" {
 		e.Comments = append(e.Comments, "Its file has no template for chats: it may be a base model, which continues texts.")
 	}
-	return e, nil
+	return e
 }
 
 // Architectures that are for nothing but vectors (llama.cpp, src/llama-arch.cpp).
@@ -73,53 +103,4 @@ func summary(h *gguf.Header) string {
 		parts = append(parts, q)
 	}
 	return strings.Join(parts, ", ")
-}
-
-// Render is the model file of an entry.
-func Render(e Entry) []byte {
-	var b strings.Builder
-	for _, c := range e.Comments {
-		for line := range strings.Lines(c) {
-			fmt.Fprintf(&b, "# %s\n", strings.TrimSpace(strings.ToValidUTF8(line, "?")))
-		}
-	}
-	text := func(key, v string) {
-		if v != "" {
-			fmt.Fprintf(&b, "%s = %s\n", key, quote(v))
-		}
-	}
-	text("name", e.Name)
-	text("model_path", e.ModelPath)
-	text("model_source", e.ModelSource)
-	text("kind", e.Kind)
-	if e.CtxSize > 0 {
-		fmt.Fprintf(&b, "ctx_size = %d\n", e.CtxSize)
-	}
-	if len(e.Args) > 0 {
-		quoted := make([]string, len(e.Args))
-		for i, a := range e.Args {
-			quoted[i] = quote(a)
-		}
-		fmt.Fprintf(&b, "args = [%s]\n", strings.Join(quoted, ", "))
-	}
-	return []byte(b.String())
-}
-
-// quote writes a basic string of TOML, whose escapes are other than Go's.
-func quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range strings.ToValidUTF8(s, "\uFFFD") {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r < ' ' || r == 0x7f:
-			b.WriteString(`\u` + fmt.Sprintf("%04s", strconv.FormatInt(int64(r), 16)))
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
 }

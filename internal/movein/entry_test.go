@@ -39,7 +39,7 @@ func TestRender(t *testing.T) {
 		Name: "a\"b\\c\x01", ModelPath: "/m/ü.gguf", Kind: "embedding", CtxSize: 512, Args: []string{"--mmproj", "/m/p q.gguf"},
 		Comments: []string{"one\ntwo"},
 	}))
-	want := "# one\n# two\nname = \"a\\\"b\\\\c\\u0001\"\nmodel_path = \"/m/ü.gguf\"\nkind = \"embedding\"\nctx_size = 512\nargs = [\"--mmproj\", \"/m/p q.gguf\"]\n"
+	want := "# one\n# two\nname = \"a\\\"b\\\\c\\u0001\"\nkind = \"embedding\"\nmodel_path = \"/m/ü.gguf\"\nctx_size = 512\nargs = [\"--mmproj\", \"/m/p q.gguf\"]\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
