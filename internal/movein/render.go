@@ -65,7 +65,7 @@ func value(v any) string {
 		return list(v, quote)
 	case []Variant:
 		return list(v, func(v Variant) string {
-			return fmt.Sprintf("{ name = %s, forced = %s }", quote(v.Name), table(v.Forced, anyValue))
+			return fmt.Sprintf("{ name = %s, forced = %s }", quote(v.Name), anyValue(v.Forced))
 		})
 	case map[string]string:
 		return table(v, quote)
