@@ -11,6 +11,7 @@ import (
 
 	"assistant/activator"
 	"assistant/internal/hub"
+	"assistant/internal/remote"
 	"assistant/lifecycle"
 	"assistant/modeldir"
 )
@@ -38,6 +39,7 @@ func (a Admin) Routes() []caddy.AdminRoute {
 		route("unload", http.MethodPost, audited("unload", adminUnload)),
 		route("logs", http.MethodGet, adminLogs),
 		route("pull", http.MethodPost, audited("pull", adminPull)),
+		route("remotes", http.MethodGet, adminRemotes),
 		route("plan", http.MethodGet, adminPlan),
 		route("downloads", http.MethodGet, adminDownloads),
 		route("downloads/pause", http.MethodPost, audited("pause", adminDownload((*hub.Manager).Pause))),
@@ -194,6 +196,19 @@ func adminLogs(rt *runtime, w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return nil
+}
+
+// RemotesResult is the answer of GET /assistant/remotes.
+type RemotesResult struct {
+	Remotes []remote.Status `json:"remotes"`
+}
+
+func adminRemotes(rt *runtime, w http.ResponseWriter, _ *http.Request) error {
+	result := RemotesResult{Remotes: []remote.Status{}}
+	if set := rt.remotes.Load(); set != nil {
+		result.Remotes = set.Statuses()
+	}
+	return answer(w, result)
 }
 
 func adminDoctor(rt *runtime, w http.ResponseWriter, _ *http.Request) error {

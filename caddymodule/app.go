@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"assistant/activator"
 	"assistant/internal/keys"
 	"assistant/internal/openai"
+	"assistant/internal/remote"
 	"assistant/modeldir"
 )
 
@@ -105,6 +107,10 @@ type App struct {
 
 	// How many bytes a second all downloads together may take. 0 = as many as they can. Default: 0.
 	DownloadLimit int64 `json:"download_limit,omitempty"`
+
+	// Other OpenAI-compatible servers, other Assistants among them, whose models join the list. A request for a model that is not here goes to
+	// one of them, and so does one for a model that is full here, or slower to start than they answer. Default: those of config.
+	RemoteServers []remote.Config `json:"remote_servers,omitempty"`
 
 	ctx      caddy.Context
 	log      *slog.Logger
@@ -238,6 +244,14 @@ func (a *App) Validate() error {
 	} {
 		if bad {
 			return errors.New(name)
+		}
+	}
+	for i, r := range a.RemoteServers {
+		if u, err := url.Parse(r.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("remote_servers[%d].url %q: give an address such as https://host/v1", i, r.URL)
+		}
+		if r.Weight < 0 || r.MaxConcurrency < 0 {
+			return fmt.Errorf("remote_servers[%d]: weight and max_concurrency must not be negative", i)
 		}
 	}
 	if rest, ok := strings.CutPrefix(a.Identity, "{http."); a.Identity != "" && (!ok || strings.IndexByte(rest, '}') != len(rest)-1) {

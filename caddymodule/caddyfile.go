@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
+
+	"assistant/internal/remote"
 )
 
 func init() {
@@ -60,10 +62,14 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		allow_remote_commands on|off       # gRPC may set what models run: command, args, env, wasm; default off
 //		max_body      <size>               # default 32MiB
 //		model_store   <directory>          # of downloaded models; default: store in state_dir
+//		remote_servers <url>...            # other servers; with keys and more: in config.toml or JSON
 //		download_limit <size>              # a second, of all downloads together; 0 = none; default 0
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return eachOption(d, func(option string, args []string) error {
+		if option == "remote_servers" {
+			return a.remoteOption(d, args)
+		}
 		if len(args) == 0 || len(args) > 2 || len(args) == 2 && !strings.HasPrefix(option, "queue") {
 			return d.ArgErr()
 		}
@@ -91,6 +97,17 @@ func eachOption(d *caddyfile.Dispenser, set func(option string, args []string) e
 		if err := set(option, args); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// remoteOption takes the addresses of remote servers.
+func (a *App) remoteOption(d *caddyfile.Dispenser, urls []string) error {
+	if len(urls) == 0 {
+		return d.ArgErr()
+	}
+	for _, u := range urls {
+		a.RemoteServers = append(a.RemoteServers, remote.Config{URL: u})
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "assistant",
-		Usage: "[ps|models|load|unload|logs|pull|downloads|prune|scan|import|model-config|doctor|key|reap]",
+		Usage: "[ps|models|load|unload|logs|pull|downloads|prune|scan|import|remotes|model-config|doctor|key|reap]",
 		Short: "Look at and control the models of a running server",
 		Long: `Speaks to the admin API of a running server; --address says where, by default where
 the Caddyfile in this folder says, else localhost:2019. With --json the answer is the admin API's own.
@@ -46,6 +46,7 @@ the Caddyfile in this folder says, else localhost:2019. With --json the answer i
   caddy assistant prune                  remove downloaded models that no model file names
   caddy assistant scan [DIR…]            write model files for GGUF files that lie here
   caddy assistant import FILE            translate a configuration of llama-swap
+  caddy assistant remotes                remote servers and how they stand
   caddy assistant model-config [FILE]    write a documented default model file
   caddy assistant doctor                 what is installed, what each model runs, what is missing
   caddy assistant key new NAME           make an API key, and what the file of keys holds of it
@@ -101,6 +102,7 @@ func assistantCommand(cmd *cobra.Command) {
 		}),
 		c.sub("model-config [FILE]", "Write a documented default model file, to stdout without FILE", cobra.MaximumNArgs(1), c.modelConfig),
 		c.pullCommand(), c.downloadsCommand(), c.pruneCommand(), c.scanCommand(), c.importCommand(),
+		c.sub("remotes", "List the remote servers", cobra.NoArgs, func(w io.Writer, _ []string) error { return c.remotes(w) }),
 		doctor,
 		c.keyCommand(),
 		reap,
@@ -246,6 +248,16 @@ func (c *client) models(w io.Writer) error {
 		fmt.Fprintln(w, "MODEL\tKIND\tENGINE\tSTATUS\tALIASES\tERROR")
 		for _, m := range result.Models {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, m.Kind, m.Engine, m.Status, strings.Join(m.Aliases, ","), firstLine(m.Error))
+		}
+	})
+}
+
+func (c *client) remotes(w io.Writer) error {
+	var result RemotesResult
+	return c.get(w, "remotes", &result, func(w io.Writer) {
+		fmt.Fprintln(w, "NAME\tURL\tSTATE\tBUSY\tFAILURES\tFIRST BYTE\tMODELS")
+		for _, r := range result.Remotes {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%.0f ms\t%s\n", r.Name, r.URL, r.State, r.Outstanding, r.Failures, r.FirstByteMS, strings.Join(r.Models, ","))
 		}
 	})
 }

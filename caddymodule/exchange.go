@@ -55,8 +55,9 @@ type exchange struct {
 	plan    *openai.Plan   // what its engine's dialect needs; nil = nothing
 	planned openai.Repairs // of the kind of engine that the plan is for
 
-	fallbacks []string  // of the model that was asked, those that were not tried yet
-	patience  *patience // nil = none is needed
+	remote    *destination // of a model that is not here; nil = it is
+	fallbacks []string     // of the model that was asked, those that were not tried yet
+	patience  *patience    // nil = none is needed
 
 	conversation uint64             // what further turns have in common; 0 = none, or nobody cares
 	run          *lifecycle.Running // that answers, or did; nil before
@@ -106,7 +107,7 @@ func (x *exchange) prepare() error {
 	if err := x.find(); err != nil {
 		return err
 	}
-	if x.managing() != nil {
+	if x.managing() != nil || x.remote != nil {
 		return nil
 	}
 	if err := x.detokenise(); err != nil {
@@ -278,6 +279,9 @@ func (x *exchange) find() error {
 	m, ok := named(x.h.rt.catalog.Load(), x.key, name, x.ep.kind)
 	if _, tagged := x.call.(*ollama.Call); !ok && tagged { // the tag was taken off, but may have been the name's own
 		m, ok = named(x.h.rt.catalog.Load(), x.key, name+ollamaTag, x.ep.kind)
+	}
+	if !ok && x.findAway(name) {
+		return nil
 	}
 	if !ok {
 		if x.req.Model == "" {

@@ -19,7 +19,21 @@ const (
 // answerOrFallBack has the model answer, or one of its fallbacks if it can't be had. Each is tried once; theirs are not asked. If none can be
 // had, the client is told why the model that it asked can't.
 func (x *exchange) answerOrFallBack() error {
+	if x.remote != nil {
+		return x.answerAway(x.remote)
+	}
+	if to := x.elsewhere(); to != nil {
+		if err := x.answerAway(to); !errors.Is(err, errNobodyAway) {
+			return err
+		}
+	}
 	err := x.answer()
+	if to := x.awayInstead(err); to != nil {
+		x.h.rt.log.Info("a remote server is asked", "model", x.model.Name, "error", err)
+		if away := x.answerAway(to); !errors.Is(away, errNobodyAway) {
+			return away
+		}
+	}
 	if len(x.fallbacks) == 0 || !x.unavailable(err) {
 		return err
 	}

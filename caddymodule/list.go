@@ -15,18 +15,23 @@ import (
 	"assistant/internal/hub/source"
 	"assistant/internal/keys"
 	"assistant/internal/openai"
+	"assistant/internal/remote"
 	"assistant/lifecycle/engine"
 	"assistant/modeldir"
 )
 
 // serveModels lists the models. It starts nothing and asks no engine.
-func (h *Handler) serveModels(w http.ResponseWriter, _ *http.Request, key *keys.Key) {
-	if key == nil {
+func (h *Handler) serveModels(w http.ResponseWriter, r *http.Request, key *keys.Key) {
+	own := r.Header.Get(remote.HopsHeader) != "" // another Assistant asks: what is elsewhere it must not look for here
+	if key == nil && !own {
 		writeJSON(w, http.StatusOK, h.rt.list())
 		return
 	}
 	view := h.rt.view()
-	cards := slices.DeleteFunc(view.cards(), func(c openai.ModelCard) bool { return !key.May(append([]string{c.ID}, c.Aliases...)...) })
+	if own {
+		view.remote = nil
+	}
+	cards := slices.DeleteFunc(view.cards(), func(c openai.ModelCard) bool { return key != nil && !key.May(append([]string{c.ID}, c.Aliases...)...) })
 	writeJSON(w, http.StatusOK, openai.ModelList{Data: cards}.JSON())
 }
 
@@ -51,16 +56,17 @@ type snapshot struct {
 	missing  *map[string]error
 	known    *map[string]*facts
 	statuses map[string]activator.ModelStatus // of models in use only
+	remote   *[]remote.Model                  // nil = there are no remote servers, or who asks is one of them
 	coming   map[string]hub.Status            // downloads that are not completed, by their source
 }
 
 func (rt *runtime) snapshot() snapshot {
-	return snapshot{rt.catalog.Load(), rt.missing.Load(), rt.known.Load(), rt.act.Statuses(), rt.coming()}
+	return snapshot{rt.catalog.Load(), rt.missing.Load(), rt.known.Load(), rt.act.Statuses(), rt.remoteModels(), rt.coming()}
 }
 
 // same reports whether both make the same list.
 func (s snapshot) same(o snapshot) bool {
-	return s.catalog == o.catalog && s.missing == o.missing && s.known == o.known &&
+	return s.catalog == o.catalog && s.missing == o.missing && s.known == o.known && s.remote == o.remote &&
 		maps.EqualFunc(s.statuses, o.statuses, func(a, b activator.ModelStatus) bool {
 			return a.State == b.State && fmt.Sprint(a.Err) == fmt.Sprint(b.Err)
 		}) &&
@@ -134,7 +140,15 @@ func (v view) cards() []openai.ModelCard {
 			})
 		}
 	}
-	return cards
+	return append(cards, v.remoteCards()...)
+}
+
+// remoteModels are the models of remote servers, the same slice as long as these are the same.
+func (rt *runtime) remoteModels() *[]remote.Model {
+	if set := rt.remotes.Load(); set != nil {
+		return set.Models()
+	}
+	return nil
 }
 
 const owner = "assistant"

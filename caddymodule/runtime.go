@@ -16,6 +16,7 @@ import (
 	"assistant/internal/hub"
 	"assistant/internal/keys"
 	"assistant/internal/openai"
+	"assistant/internal/remote"
 	"assistant/internal/responses"
 	"assistant/internal/usage"
 	"assistant/lifecycle"
@@ -40,6 +41,7 @@ type runtime struct {
 	uses    *keys.Uses
 	usage   *usage.Log
 	hub     *hub.Manager                      // nil before the first configuration
+	remotes atomic.Pointer[remote.Set]        // nil = there are none
 	catalog atomic.Pointer[modeldir.Catalog]  // with the paths of what was brought here
 	missing atomic.Pointer[map[string]error]  // by key: what the model's engine will not find; looked up beside the catalog
 	known   atomic.Pointer[map[string]*facts] // by key
@@ -53,7 +55,9 @@ type runtime struct {
 	turn       uint64            // of the watcher whose catalogs count
 	declared   *modeldir.Catalog // as files have it; nil before the first
 
-	mu     sync.Mutex
+	mu            sync.Mutex
+	remoteConfigs []remote.Config // of remotes
+
 	inUse  []*App // started configurations, oldest first; the first is in force
 	source origin // what the catalog is read from
 	watch  *modeldir.Watcher
@@ -136,6 +140,9 @@ func (rt *runtime) obey(a *App) error {
 	rt.act.Configure(a.settings())
 	rt.eye.setMaxLoad(*a.MaxLoad)
 	rt.runner.keepContexts(*a.ContextDisk)
+	if err := rt.useRemotes(a.remoteServers()); err != nil {
+		return err
+	}
 	from := origin{dir: a.ConfigDir, config: a.Config}
 	if from == rt.source && from.config == "" { // what a config.toml says may have changed
 		return nil
@@ -221,6 +228,9 @@ func (rt *runtime) Destruct() error {
 	rt.act.RefuseWaiting()
 	if rt.hub != nil {
 		rt.hub.Close()
+	}
+	if set := rt.remotes.Load(); set != nil {
+		set.Close()
 	}
 	if caddy.Exiting() {
 		rt.end(exitTimeout)

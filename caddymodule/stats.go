@@ -11,6 +11,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"assistant/internal/remote"
 	"assistant/lifecycle/contexts"
 )
 
@@ -63,11 +64,31 @@ func (m *modelStats) ended(status int) {
 	c.(*metrics.Counter).Inc() //nolint:errcheck,forcetypeassert // nothing else is in there
 }
 
+// remote counts what became of a request that a remote server was given.
+func (s *stats) remote(server string, o remote.Outcome) {
+	s.set.GetOrCreateCounter(fmt.Sprintf(`assistant_remote_requests_total{remote=%q,outcome=%q}`, server, o)).Inc()
+}
+
+// writeRemotes tells how remote servers stand.
+func writeRemotes(w io.Writer, servers []remote.Status) {
+	for _, s := range servers {
+		open := 0
+		if s.State != "closed" {
+			open = 1
+		}
+		fmt.Fprintf(w, "assistant_remote_outstanding{remote=%q} %d\nassistant_remote_open{remote=%q} %d\n", s.Name, s.Outstanding, s.Name, open)
+		fmt.Fprintf(w, "assistant_remote_first_byte_seconds{remote=%q} %g\n", s.Name, s.FirstByteMS/1e3)
+	}
+}
+
 // writeMetrics writes everything we measure in Prometheus' text format.
 func (rt *runtime) writeMetrics(w io.Writer) {
 	rt.act.WriteMetrics(w)
 	rt.stats.set.WritePrometheus(w)
 	rt.usage.WriteMetrics(w)
+	if set := rt.remotes.Load(); set != nil {
+		writeRemotes(w, set.Statuses())
+	}
 	if kept, ok := rt.runner.contexts(); ok {
 		writeContexts(w, kept)
 	}

@@ -138,25 +138,12 @@ func ParseConfig(file string, data []byte) (*Config, []Warning, error) {
 	if c.err != nil {
 		return nil, nil, c.err
 	}
-	return cfg, append(warnings, raw.later(doc)...), nil
+	return cfg, warnings, nil
 }
 
 func isSyntax(err error) bool {
 	e, ok := err.(*FieldError) //nolint:errorlint // decode does not wrap
 	return ok && e.Field == ""
-}
-
-// later warns of what only a later release serves.
-func (r *rawConfig) later(doc *document) []Warning {
-	var warnings []Warning
-	warn := func(given bool, path string) {
-		if given {
-			at := doc.errorf(path, "")
-			warnings = append(warnings, Warning{at.Line, path + " is read and validated; it is served by a later release"})
-		}
-	}
-	warn(len(r.RemoteServers) > 0, "remote_servers")
-	return warnings
 }
 
 // config judges the values.

@@ -86,10 +86,10 @@ func TestParseConfig(t *testing.T) {
 		}, nil},
 		{"remote servers as strings and tables", `remote_servers = ["http://a:1", { url = "https://b/v1", api_key = "k", models = ["m"], weight = 2, max_concurrency = 3 }]`, Config{
 			RemoteServers: []RemoteServer{{URL: "http://a:1"}, {URL: "https://b/v1", APIKey: "k", Models: []string{"m"}, Weight: 2, MaxConcurrency: 3}},
-		}, []Warning{{1, "remote_servers is read and validated; it is served by a later release"}}},
+		}, nil},
 		{"remote servers as array of tables", "[[remote_servers]]\nurl = \"http://a\"\n[[remote_servers]]\nurl = \"http://b\"", Config{
 			RemoteServers: []RemoteServer{{URL: "http://a"}, {URL: "http://b"}},
-		}, []Warning{{1, "remote_servers is read and validated; it is served by a later release"}}},
+		}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

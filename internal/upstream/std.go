@@ -12,13 +12,15 @@ import (
 	"sync"
 )
 
-// Std carries requests to one instance over [http.Transport].
+// Std carries requests to one instance, or to a remote server, over [http.Transport].
 type Std struct {
 	// Header is as in [Pool].
 	Header http.Header
 
 	transport *http.Transport
+	scheme    string // http or https
 	host      string
+	prefix    string // of paths; "" = none
 
 	mu     sync.Mutex
 	closed bool
@@ -26,7 +28,7 @@ type Std struct {
 
 // NewStd makes a transport to an address as [NewPool] takes it.
 func NewStd(network, address string) *Std {
-	s := &Std{host: host(network, address)}
+	s := &Std{scheme: "http", host: host(network, address)}
 	s.transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			if s.isClosed() {
@@ -115,7 +117,10 @@ func (s *Std) request(r *Request) (out *http.Request, opened *sync.WaitGroup, er
 		return nil, nil, &RequestError{err}
 	}
 	u := *r.In.URL
-	u.Scheme, u.Host, u.User = "http", s.host, nil
+	u.Scheme, u.Host, u.User = s.scheme, s.host, nil
+	if s.prefix != "" {
+		u.Path, u.RawPath = s.prefix+u.Path, ""
+	}
 	out = &http.Request{Method: r.In.Method, URL: &u, Header: http.Header{"User-Agent": nil}}
 	if err := s.header(out.Header, r.In); err != nil {
 		return nil, nil, &RequestError{err}
