@@ -73,7 +73,7 @@ func (h *Handler) unloadModel(w http.ResponseWriter, r *http.Request, key *keys.
 func (h *Handler) cancelPull(w http.ResponseWriter, r *http.Request, key *keys.Key, name string) bool {
 	c := h.rt.catalog.Load()
 	for _, s := range h.rt.coming() {
-		if s.Over() || downloadOf(c, s) != name || administer(key) != nil {
+		if s.Over() || downloadOf(c, s) != name || !h.admin(r, key) {
 			continue
 		}
 		_, err := h.rt.hub.Cancel(s.ID)

@@ -51,7 +51,7 @@ func lmDownloadOf(s hub.Status) lmDownload {
 func (h *Handler) downloadForLMStudio(w http.ResponseWriter, r *http.Request, key *keys.Key) {
 	name, err := namedIn(r, "model")
 	if err == nil {
-		err = administer(key)
+		err = h.administer(r, key)
 	}
 	var s hub.Status
 	if err == nil {

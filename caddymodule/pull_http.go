@@ -26,19 +26,27 @@ func init() {
 	}
 }
 
-// administer refuses a key that may not manage models.
-func administer(key *keys.Key) error {
-	if key == nil || key.Admin {
+// administer refuses who may not manage models: a key without the right to, and who needs none only because insecure is on.
+func (h *Handler) administer(r *http.Request, key *keys.Key) error {
+	if h.admin(r, key) {
 		return nil
 	}
+	if key == nil {
+		return openai.AdminOnly("")
+	}
 	return openai.AdminOnly(key.Name)
+}
+
+// admin reports whether the sender of a request may manage.
+func (h *Handler) admin(r *http.Request, key *keys.Key) bool {
+	return key == nil && h.own(r) || key != nil && key.Admin
 }
 
 // downloadModel begins to bring a model and does not wait for it: the list and the events tell.
 func (h *Handler) downloadModel(w http.ResponseWriter, r *http.Request, key *keys.Key) {
 	name, err := namedIn(r, "model")
 	if err == nil {
-		err = administer(key)
+		err = h.administer(r, key)
 	}
 	if err == nil {
 		_, err = h.startPull(r, name, name)
@@ -76,7 +84,7 @@ func (h *Handler) deleteModel(w http.ResponseWriter, r *http.Request, key *keys.
 }
 
 func (h *Handler) remove(r *http.Request, key *keys.Key, name string) error {
-	if err := administer(key); err != nil {
+	if err := h.administer(r, key); err != nil {
 		return err
 	}
 	if name == "" {
@@ -100,7 +108,7 @@ func (h *Handler) servePull(w http.ResponseWriter, r *http.Request, key *keys.Ke
 		asked, err = ollama.ReadPull(body)
 	}
 	if err == nil {
-		err = administer(key)
+		err = h.administer(r, key)
 	}
 	var s hub.Status
 	if err == nil {
@@ -188,7 +196,7 @@ func (h *Handler) serveDelete(w http.ResponseWriter, r *http.Request, key *keys.
 
 // mayHear reports whether a key is told of a download: that of a model it may use, or any, if it may manage.
 func (rt *runtime) mayHear(key *keys.Key, s hub.Status) bool {
-	if administer(key) == nil {
+	if key == nil || key.Admin {
 		return true
 	}
 	for _, m := range rt.catalog.Load().Models() {

@@ -107,7 +107,7 @@ func (a rpcAccess) Identify(r *http.Request) (*rpc.Caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rpc.Caller{Key: key, Admin: key == nil && a.h.own(r) || key != nil && key.Admin, Request: r}, nil
+	return &rpc.Caller{Key: key, Admin: a.h.admin(r, key), Request: r}, nil
 }
 
 // Audit implements rpc.Access.

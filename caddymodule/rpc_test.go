@@ -693,6 +693,12 @@ func TestRPCFromElsewhere(t *testing.T) {
 			t.Errorf("%s unload: %d %s", name, a.status, a.body)
 		}
 	}
+	for path, method := range map[string]string{"/models": http.MethodPost, "/models?model=m": http.MethodDelete, "/api/pull": http.MethodPost, "/api/v1/models/download": http.MethodPost} {
+		a := s.ask(method, path, `{"model":"hf:x/y"}`, "X-Forwarded-For", "192.0.2.1")
+		if a.status != http.StatusForbidden || !strings.Contains(a.body, "admin") {
+			t.Errorf("%s %s: %d %s", method, path, a.status, a.body)
+		}
+	}
 	if a := post(svc.InstanceServiceUnloadModelProcedure, `{"model":"m"}`); a.status != http.StatusOK {
 		t.Errorf("of this machine: %d %s", a.status, a.body)
 	}

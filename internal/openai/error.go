@@ -254,11 +254,15 @@ func DownloadFailed(model, why string, retryAfter time.Duration) *Error {
 	}
 }
 
-// AdminOnly says that an API key may use models but not manage them.
+// AdminOnly says that an API key, or who has none ("") and is elsewhere, may use models but not manage them.
 func AdminOnly(key string) *Error {
+	who := fmt.Sprintf("the API key %q", key)
+	if key == "" {
+		who = "who is not on the server's own machine"
+	}
 	return &Error{
 		Status: http.StatusForbidden, Type: TypeInvalidRequest, Code: "permission_denied",
-		Message: fmt.Sprintf("the API key %q may not manage models: use one with the right admin", key),
+		Message: who + " may not manage models: use a key with the right admin",
 	}
 }
 
