@@ -199,11 +199,10 @@ func TestFullModelIsAnsweredElsewhere(t *testing.T) {
 func TestKeysHoldForRemoteModels(t *testing.T) {
 	other := newElsewhere(t, "far-a", "far-b")
 	s := newSite(t).remotes(map[string]any{"url": other.URL})
-	secret, err := keys.Create(filepath.Join(s.root, "keys.toml"), keys.Entry{Name: "some", Models: []string{"far-a"}})
+	key, err := keys.Create(filepath.Join(s.root, "keys.toml"), keys.Entry{Name: "some", Models: []string{"far-a"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := string(secret)
 	s.app["keys"] = filepath.Join(s.root, "keys.toml")
 	s.start()
 	s.eventually("it is known", func() bool { return current(t).remotes.Load().Known() })

@@ -39,14 +39,12 @@ type Note struct {
 
 // Render is the remote_servers of a config.toml.
 func (r Remote) Render() string {
-	return "[[remote_servers]]\n" + fields("url", r.URL, "api_key", r.APIKey) + fields("models", r.Models)
-}
-
-func fields(pairs ...any) (text string) {
-	for i := 0; i < len(pairs); i += 2 {
-		if v := value(pairs[i+1]); v != "" {
-			text += fmt.Sprintf("%s = %s\n", pairs[i], v)
-		}
+	text := "[[remote_servers]]\nurl = " + quote(r.URL) + "\n"
+	if r.APIKey != "" {
+		text += "api_key = " + quote(r.APIKey) + "\n"
+	}
+	if len(r.Models) > 0 {
+		text += "models = " + value(r.Models) + "\n"
 	}
 	return text
 }

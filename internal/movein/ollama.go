@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -100,14 +101,7 @@ func parametersOf(text string) map[string]any {
 		return nil
 	}
 	known := []string{"temperature", "top_p", "top_k", "min_p", "stop", "seed", "repeat_penalty", "presence_penalty", "frequency_penalty"}
-	maps.DeleteFunc(params, func(name string, _ any) bool {
-		for _, k := range known {
-			if k == name {
-				return false
-			}
-		}
-		return true
-	})
+	maps.DeleteFunc(params, func(name string, _ any) bool { return !slices.Contains(known, name) })
 	return params
 }
 

@@ -22,12 +22,32 @@ func Render(e Entry) []byte {
 		key   string
 		value any
 	}{
-		{"name", e.Name}, {"aliases", e.Aliases}, {"kind", e.Kind}, {"model_path", e.ModelPath}, {"model_source", e.ModelSource},
-		{"ctx_size", e.CtxSize}, {"system_prompt", e.SystemPrompt}, {"defaults", e.Defaults}, {"forced", e.Forced}, {"variants", e.Variants},
-		{"first_byte_timeout", e.FirstByte}, {"engine", e.Engine}, {"args", e.Args}, {"env", e.Env}, {"command", e.Command},
-		{"stop_command", e.StopCommand}, {"cleanup_command", e.CleanupCommand}, {"upstream", e.Upstream}, {"identity", e.Identity},
-		{"ready_path", e.ReadyPath}, {"idle_timeout", e.IdleTimeout}, {"start_timeout", e.StartTimeout}, {"stop_timeout", e.StopTimeout}, {"concurrency", e.Concurrency},
-		{"pinned", e.Pinned}, {"preload", e.Preload},
+		{"name", e.Name},
+		{"aliases", e.Aliases},
+		{"kind", e.Kind},
+		{"model_path", e.ModelPath},
+		{"model_source", e.ModelSource},
+		{"ctx_size", e.CtxSize},
+		{"system_prompt", e.SystemPrompt},
+		{"defaults", e.Defaults},
+		{"forced", e.Forced},
+		{"variants", e.Variants},
+		{"first_byte_timeout", e.FirstByte},
+		{"engine", e.Engine},
+		{"args", e.Args},
+		{"env", e.Env},
+		{"command", e.Command},
+		{"stop_command", e.StopCommand},
+		{"cleanup_command", e.CleanupCommand},
+		{"upstream", e.Upstream},
+		{"identity", e.Identity},
+		{"ready_path", e.ReadyPath},
+		{"idle_timeout", e.IdleTimeout},
+		{"start_timeout", e.StartTimeout},
+		{"stop_timeout", e.StopTimeout},
+		{"concurrency", e.Concurrency},
+		{"pinned", e.Pinned},
+		{"preload", e.Preload},
 	} {
 		if v := value(f.value); v != "" {
 			fmt.Fprintf(&b, "%s = %s\n", f.key, v)

@@ -142,16 +142,16 @@ func (s *scan) lookFile(path string) {
 
 // collect reads what a file says of itself.
 func (s *scan) collect(c candidate) {
-	real, err := filepath.EvalSymlinks(c.path)
+	target, err := filepath.EvalSymlinks(c.path)
 	if err != nil {
 		s.skip(c.path, "%v", errors.Unwrap(err))
 		return
 	}
-	if s.seen[real] {
+	if s.seen[target] {
 		return
 	}
-	s.seen[real] = true
-	info, err := os.Stat(real)
+	s.seen[target] = true
+	info, err := os.Stat(target)
 	if err != nil || !info.Mode().IsRegular() {
 		s.skip(c.path, "it is no plain file")
 		return

@@ -127,7 +127,7 @@ func TestCircuitBreaker(t *testing.T) {
 func TestGoneServerLetsGo(t *testing.T) {
 	s := two(t)
 	turn := take(t, s)
-	turn.Server.gone()
+	turn.gone()
 	if !errors.Is(context.Cause(turn.Lost), ErrGone) {
 		t.Errorf("%v", context.Cause(turn.Lost))
 	}
@@ -135,9 +135,9 @@ func TestGoneServerLetsGo(t *testing.T) {
 	if other := take(t, s); other.Server == turn.Server {
 		t.Error("it is asked again")
 	}
-	turn.Server.well(turn.Server.Models)
+	turn.well(turn.Models)
 	if again := take(t, s); again.Server != turn.Server || again.Lost.Err() != nil {
-		t.Errorf("it is not tried again: %+v", turn.Server.status(time.Now()))
+		t.Errorf("it is not tried again: %+v", turn.status(time.Now()))
 	}
 }
 
