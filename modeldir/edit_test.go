@@ -1,6 +1,7 @@
 package modeldir
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -195,4 +196,40 @@ func TestEditSetsWhatItIsTold(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzEditModelFile: whatever TOML it is, a key is set, taken out again, and nothing else changes.
+func FuzzEditModelFile(f *testing.F) {
+	for _, seed := range []string{
+		annotated, "", "# x", "[env]\nA = \"1\"\n", "a.b = 1\r\na.c = [\n1, # ]\n]\n[[t]]\n[t.u]\nv = '''\n'''\n", "threads.x = 1", "[threads]\n[other]\n[threads.x]\n",
+		"a = {b = \"}\"} # x", "a = \"\"\"\"\"\"\"\"", "'a=b' = 1", "\xef\xbb\xbfa = 1", "[ threads ] # x\n a = 1",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		before, err := ModelFileFields("/x", file)
+		if err != nil {
+			return
+		}
+		set, err := EditModelFile("/x", file, map[string]any{"threads": 3.0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := ModelFileFields("/x", set)
+		if err != nil {
+			t.Fatalf("%v in %q of %q", err, set, file)
+		}
+		before["threads"] = int64(3)
+		if fmt.Sprint(got) != fmt.Sprint(before) { // as text: a NaN is no other NaN
+			t.Fatalf("%v, want %v in %q of %q", got, before, set, file)
+		}
+		out, err := EditModelFile("/x", set, map[string]any{"threads": nil})
+		if err != nil {
+			t.Fatal(err)
+		}
+		delete(before, "threads")
+		if got, err = ModelFileFields("/x", out); err != nil || fmt.Sprint(got) != fmt.Sprint(before) {
+			t.Fatalf("%v: %v, want %v in %q of %q", err, got, before, out, file)
+		}
+	})
 }
