@@ -2,7 +2,7 @@
 # Downloads are kept in the user's cache directory, under assistant/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-clients test-agents test-open-webui test-fast lint fmt proto fuzz fuzz-api bench bench-peers bench-contexts bench-wasm soak clean
+.PHONY: help build run test test-clients test-agents test-open-webui test-downloads test-fast lint fmt proto fuzz fuzz-api bench bench-peers bench-contexts bench-wasm soak clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -24,6 +24,10 @@ test-agents: ## Claude Code, opencode, Continue and aider themselves on the real
 
 test-open-webui: ## Open WebUI's own server on the real engine: list, load, chat, unload (wants Python 3.11 or 3.12)
 	@scripts/test-open-webui.sh
+
+test-downloads: ## a download killed 100 times, then its throughput beside curl's
+	@. scripts/lib.sh && CGO_ENABLED=0 go test ./internal/hub/transfer -run Killed -kills 100 -count=1 -v && \
+		CGO_ENABLED=0 go test ./internal/hub/transfer -run '^$$' -bench Fetch -benchtime 5x
 
 test-fast: ## the tests that need no real engine, without the race detector
 	@. scripts/lib.sh && CGO_ENABLED=0 go test -short ./...

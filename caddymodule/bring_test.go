@@ -84,6 +84,9 @@ func TestFirstRequestBringsTheModel(t *testing.T) {
 	if status := s.status("m"); status != "unloaded" {
 		t.Errorf("before: %s", status)
 	}
+	if d := examine(current(t).catalog.Load()); !d.healthy() || !strings.Contains(d.Models[0].Note, src) {
+		t.Errorf("doctor says: %+v", d.Models)
+	}
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() { s.chat("m") })

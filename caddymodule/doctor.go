@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"assistant/internal/hub/source"
 	"assistant/lifecycle/engine"
 	"assistant/lifecycle/machine"
 	"assistant/lifecycle/memory"
@@ -70,7 +71,7 @@ func examine(catalog *modeldir.Catalog) Diagnosis {
 	d.Machine = machineFinding(sample, err)
 	for i, m := range catalog.Models() {
 		f := modelFinding(m)
-		if i < mostEstimated && f.Missing == "" && err == nil {
+		if i < mostEstimated && !toBeBrought(m) && f.Missing == "" && err == nil {
 			f.estimate(ctx, m, sample)
 		}
 		d.Models = append(d.Models, f)
@@ -163,6 +164,13 @@ func wasmEdgeFindings() []ProgramFinding {
 func modelFinding(m *modeldir.Model) ModelFinding {
 	kind, why := engine.Choose(m)
 	f := ModelFinding{Model: m.Key, Engine: kind.Name, Why: why}
+	if toBeBrought(m) {
+		f.Note = "brought from " + m.ModelSource + " by its first request"
+		if _, err := source.Parse(sourceOf(m)); err != nil {
+			f.Missing = err.Error()
+		}
+		return f
+	}
 	plan, err := kind.Prepare(m, examplePlace(kind, m))
 	if err != nil {
 		f.Missing = err.Error()

@@ -36,7 +36,12 @@ func (s *site) follow(header ...string) *follower {
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := newClient().Do(req)
+	var res *http.Response
+	for range 5 { // as persist does
+		if res, err = newClient().Do(req); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		s.tb.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func (h *Handler) downloadForLMStudio(w http.ResponseWriter, r *http.Request, ke
 	}
 	var s hub.Status
 	if err == nil {
-		s, err = h.startPull(r, name, name)
+		s, err = h.startPull(r, key, name, name)
 	}
 	h.audit(w, r, key, "download", name, err)
 	if err != nil {

@@ -49,7 +49,7 @@ func (h *Handler) downloadModel(w http.ResponseWriter, r *http.Request, key *key
 		err = h.administer(r, key)
 	}
 	if err == nil {
-		_, err = h.startPull(r, name, name)
+		_, err = h.startPull(r, key, name, name)
 	}
 	h.audit(w, r, key, "download", name, err)
 	if err != nil {
@@ -59,10 +59,13 @@ func (h *Handler) downloadModel(w http.ResponseWriter, r *http.Request, key *key
 	writeJSON(w, http.StatusOK, success)
 }
 
-// startPull begins to bring a model, for which a model file of that name is written.
-func (h *Handler) startPull(r *http.Request, src, name string) (hub.Status, error) {
+// startPull begins to bring a model, for which a model file of that name is written, if the key may use a model of that name.
+func (h *Handler) startPull(r *http.Request, key *keys.Key, src, name string) (hub.Status, error) {
 	if err := h.waitReady(r); err != nil {
 		return hub.Status{}, err
+	}
+	if key != nil && !key.May(name) {
+		return hub.Status{}, openai.ModelNotFound(name)
 	}
 	s, err := h.rt.pull(src, name)
 	if err != nil {
@@ -112,7 +115,7 @@ func (h *Handler) servePull(w http.ResponseWriter, r *http.Request, key *keys.Ke
 	}
 	var s hub.Status
 	if err == nil {
-		s, err = h.startPull(r, asked.Source(), strings.TrimSuffix(asked.Name, ollamaTag))
+		s, err = h.startPull(r, key, asked.Source(), strings.TrimSuffix(asked.Name, ollamaTag))
 	}
 	h.audit(w, r, key, "pull", asked.Name, err)
 	if err != nil {

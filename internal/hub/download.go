@@ -244,7 +244,7 @@ func (d *download) bring(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plan, err := d.m.Resolver.Resolve(ctx, ref)
+	plan, err := d.resolve(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -259,6 +259,23 @@ func (d *download) bring(ctx context.Context) error {
 		return err
 	}
 	return d.m.OnInstalled(model, d.names())
+}
+
+// resolve finds out what the source stands for, again if a failure is one that may be over soon.
+func (d *download) resolve(ctx context.Context, ref source.Ref) (*source.Plan, error) {
+	const tries = 4
+	for try := range tries {
+		plan, err := d.m.Resolver.Resolve(ctx, ref)
+		if err == nil || !source.Passing(err) || try == tries-1 {
+			return plan, err
+		}
+		select {
+		case <-time.After(time.Second << try):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return nil, context.Cause(ctx) // never: the last try has returned
 }
 
 // planned notes what is to be brought.

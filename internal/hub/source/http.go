@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -114,6 +115,23 @@ func (e *statusError) Is(target error) bool {
 		return e.status == http.StatusUnauthorized || e.status == http.StatusForbidden
 	}
 	return false
+}
+
+// Passing tells whether an error of Resolve is one that may be over soon: a connection that failed, or a server that can't just now.
+func Passing(err error) bool {
+	busy := func(status int) bool {
+		return status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
+	}
+	if e, ok := errors.AsType[*statusError](err); ok {
+		return busy(e.status)
+	}
+	if e, ok := errors.AsType[*errcode.ErrorResponse](err); ok {
+		return busy(e.StatusCode)
+	}
+	if _, ok := errors.AsType[*net.OpError](err); ok {
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
 }
 
 func newStatusError(resp *http.Response) *statusError {
