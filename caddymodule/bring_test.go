@@ -94,6 +94,9 @@ func TestFirstRequestBringsTheModel(t *testing.T) {
 	s.eventually("it is being brought", func() bool { return s.status("m") == "downloading" })
 	release()
 	wg.Wait()
+	if text := s.metrics(); !strings.Contains(text, `assistant_downloads{state="completed"} 1`) {
+		t.Error("it is not in the metrics")
+	}
 	m, _ := current(t).catalog.Load().Resolve("m", "chat")
 	if got, err := os.ReadFile(m.ModelPath); err != nil || string(got) != string(p.files["m"]) {
 		t.Errorf("%s: %d bytes, %v", m.ModelPath, len(got), err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"assistant/internal/hub"
 	"assistant/internal/remote"
 	"assistant/lifecycle/contexts"
 )
@@ -81,11 +82,27 @@ func writeRemotes(w io.Writer, servers []remote.Status) {
 	}
 }
 
+// writeDownloads tells how many downloads stand how, and how fast they come.
+func writeDownloads(w io.Writer, list []hub.Status) {
+	count, speed := map[hub.State]int{}, 0.0
+	for _, s := range list {
+		count[s.State]++
+		speed += s.BytesPerSec
+	}
+	for _, state := range slices.Sorted(maps.Keys(count)) {
+		fmt.Fprintf(w, "assistant_downloads{state=%q} %d\n", state, count[state])
+	}
+	fmt.Fprintf(w, "assistant_download_bytes_per_second %g\n", speed)
+}
+
 // writeMetrics writes everything we measure in Prometheus' text format.
 func (rt *runtime) writeMetrics(w io.Writer) {
 	rt.act.WriteMetrics(w)
 	rt.stats.set.WritePrometheus(w)
 	rt.usage.WriteMetrics(w)
+	if rt.hub != nil {
+		writeDownloads(w, rt.hub.List())
+	}
 	if set := rt.remotes.Load(); set != nil {
 		writeRemotes(w, set.Statuses())
 	}

@@ -199,6 +199,7 @@ func (s *server) askBy(command string, e asked) []outcome {
 	}
 	cmd.Env = append(os.Environ(), "BASE_URL="+s.https+"/v1", "SSL_CERT_FILE="+s.ca(), "NODE_EXTRA_CA_CERTS="+s.ca(),
 		"NODE_CLIENTS="+realtest.Need(s.t, "ASSISTANT_TEST_NODE_CLIENTS"), "ENGINE="+e.name, "SCHEMA="+schema, "TOOL_CHOICE="+e.toolChoice,
+		"PULL=file:"+filepath.Join(realtest.Need(s.t, "ASSISTANT_TEST_MODELS"), tinyFile),
 		"TIKTOKEN_CACHE_DIR="+filepath.Join(s.dir, "tiktoken"), "LITELLM_LOCAL_MODEL_COST_MAP=True")
 	out, err := cmd.Output()
 	if err != nil {

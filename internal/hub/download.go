@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -249,6 +250,10 @@ func (d *download) bring(ctx context.Context) error {
 		return err
 	}
 	d.planned(plan)
+	d.m.Log.Info("bringing a model", "source", plan.Source, "bytes", plan.Size, "licence", plan.Licence)
+	if err := d.room(plan); err != nil {
+		return err
+	}
 	for i := range plan.Files {
 		if err := d.bringFile(ctx, i, &plan.Files[i]); err != nil {
 			return fmt.Errorf("%s: %s: %w", plan.Source, plan.Files[i].Name, err)
@@ -276,6 +281,23 @@ func (d *download) resolve(ctx context.Context, ref source.Ref) (*source.Plan, e
 		}
 	}
 	return nil, context.Cause(ctx) // never: the last try has returned
+}
+
+// room checks that the disk has room for all of it, so that the last part of many is not the one that has none.
+func (d *download) room(plan *source.Plan) error {
+	need := int64(0)
+	for i := range plan.Files {
+		f := &plan.Files[i]
+		_, here := d.m.store.blob(f.SHA256, f.Size)
+		if part, err := os.Stat(d.m.parts(d.src, f) + ".part"); here || f.Path != "" || f.Size < 0 || err == nil && part.Size() > 0 {
+			continue // what was begun has its own check, which knows how much of it is there
+		}
+		need += f.Size
+	}
+	if err := os.MkdirAll(d.m.Dir, 0o700); err != nil {
+		return err
+	}
+	return transfer.Room(d.m.Dir, need)
 }
 
 // planned notes what is to be brought.

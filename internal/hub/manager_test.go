@@ -20,6 +20,7 @@ import (
 
 	"assistant/internal/gguf/gguftest"
 	"assistant/internal/hub/source"
+	"assistant/internal/hub/transfer"
 )
 
 // bound is how long anything here may take on a busy machine before it counts as hung.
@@ -349,6 +350,17 @@ func TestCollectRemovesOnlyWhatNobodyUses(t *testing.T) {
 	}
 	if got, err := os.ReadFile(used.Path()); err != nil || !bytes.Equal(got, p.data) {
 		t.Errorf("what is used is damaged: %v", err)
+	}
+}
+
+// What has no room at all is not begun.
+func TestNoRoomIsToldBefore(t *testing.T) {
+	m := open(t, t.TempDir())
+	d := newDownload(m, "hf:a/b")
+	const half = 1 << 61
+	err := d.room(&source.Plan{Files: []source.File{{File: transfer.File{Size: half}, Name: "1"}, {File: transfer.File{Size: half}, Name: "2"}, {File: transfer.File{Size: -1}, Name: "3"}}})
+	if !errors.Is(err, transfer.ErrNoSpace) || !strings.Contains(err.Error(), m.Dir) {
+		t.Errorf("%v", err)
 	}
 }
 

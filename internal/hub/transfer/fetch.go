@@ -228,14 +228,16 @@ func (t *fetch) prepare(file *os.File, now answer) error {
 	return t.room(now.size - j.have())
 }
 
-// room checks that so many bytes can be written.
-func (t *fetch) room(need int64) error {
-	left, err := free(filepath.Dir(t.path))
+func (t *fetch) room(need int64) error { return Room(filepath.Dir(t.path), need) }
+
+// Room checks that so many bytes can be written in a directory, which is there; else the error is ErrNoSpace.
+func Room(dir string, need int64) error {
+	left, err := free(dir)
 	if err != nil {
 		return err
 	}
 	if left < need {
-		return fmt.Errorf("%w: %d bytes are needed, and %d are free in %s", ErrNoSpace, need, left, filepath.Dir(t.path))
+		return fmt.Errorf("%w: %d bytes are needed, and %d are free in %s", ErrNoSpace, need, left, dir)
 	}
 	return nil
 }

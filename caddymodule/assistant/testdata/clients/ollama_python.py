@@ -42,6 +42,14 @@ def loads():
     return loaded, running
 
 
+def pulled():
+    source = E["PULL"]
+    last = list(client.pull(source, stream=True))[-1].status
+    text = chat(source, limit=5).message.content
+    deleted = client.delete(source).status
+    return last, text, deleted, refused(lambda: chat(source))
+
+
 def refused(error):
     try:
         error()
@@ -58,6 +66,7 @@ CASES = [
     ("embeddings", lambda: len(client.embeddings(EMBED, "a").embedding), 384),
     ("list", lambda: COUNT + ":latest" in [m.model for m in client.list().models], True),
     ("show", lambda: "completion" in client.show(COUNT).capabilities, True),
+    ("pull and delete", pulled, ("success", " 1 2 3 4 5", "success", 404)),
     ("load and ps", loads, ("load", True)),
     ("no such model", lambda: refused(lambda: chat("nobody")), 404),
     ("wrong request", lambda: refused(lambda: client.generate(COUNT, "x", template="y")), 400),
