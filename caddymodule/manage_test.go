@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"bufio"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -50,32 +49,7 @@ func TestLlamaCppEvents(t *testing.T) {
 	s.model("bad", "", "--exit-code", "3")
 	s.start()
 	s.chat("m")
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/models/sse", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := visitor.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	st := &stream{tb: t, res: res, buf: bufio.NewReader(res.Body)}
-	expect := func(what string, want ...string) {
-		t.Helper()
-		for {
-			data, ok := st.next()
-			if !ok {
-				t.Fatalf("the stream ended before %s", what)
-			}
-			all := true
-			for _, w := range want {
-				all = all && strings.Contains(data, w)
-			}
-			if all {
-				return
-			}
-		}
-	}
+	expect := s.followLlama().expect
 	expect("how it stands", `"model":"m","event":"model_status","data":{"status":"loaded"`)
 	s.ask(http.MethodPost, "/models/unload", `{"model":"m"}`)
 	expect("unloaded", `"model":"m"`, `"status":"unloaded"`)
