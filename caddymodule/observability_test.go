@@ -65,8 +65,10 @@ func busySite(t *testing.T) *site {
 	s.onGPUs(t, "a", "b", "c") // two have room
 	s.model("bad", "", "--exit-code", "1")
 	s.model("dies", "", "--die-after-tokens", "2")
+	s.model("absent", sourced(newPublisher(t).URL+"/absent.gguf", ""))
+	s.remotes(map[string]any{"url": newElsewhere(t, "far").URL})
 	s.start()
-	for _, model := range []string{"a", "a", "b", "c", "bad", "dies"} {
+	for _, model := range []string{"a", "a", "b", "c", "bad", "dies", "absent", "far"} {
 		s.ask(http.MethodPost, chatPath, fmt.Sprintf(`{"model":%q,"stream":true,"stream_options":{"include_usage":true},"messages":[]}`, model))
 	}
 	s.eventually("memory of a device was given back", func() bool { return strings.Contains(s.metrics(), "assistant_device_release_seconds_count") })

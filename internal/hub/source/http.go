@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -128,10 +127,10 @@ func Passing(err error) bool {
 	if e, ok := errors.AsType[*errcode.ErrorResponse](err); ok {
 		return busy(e.StatusCode)
 	}
-	if _, ok := errors.AsType[*net.OpError](err); ok {
-		return true
+	if _, ok := errors.AsType[*reachError](err); ok {
+		return !errors.Is(err, ErrDenied)
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
 }
 
 func newStatusError(resp *http.Response) *statusError {
@@ -185,8 +184,17 @@ func send(ctx context.Context, client doer, address string, header http.Header) 
 	if isRefusal(err) {
 		err = fmt.Errorf("%w: %w", ErrDenied, err)
 	}
-	return nil, fmt.Errorf("ask %s: %w", req.URL.Host, err)
+	return nil, &reachError{req.URL.Host, err}
 }
+
+// reachError is that a server gave no answer.
+type reachError struct {
+	host string
+	err  error
+}
+
+func (e *reachError) Error() string { return fmt.Sprintf("ask %s: %v", e.host, e.err) }
+func (e *reachError) Unwrap() error { return e.err }
 
 // isRefusal tells whether there is no login for a registry, or it was turned down where tokens are given.
 func isRefusal(err error) bool {
