@@ -289,6 +289,7 @@ func TestOpenWebUI(t *testing.T) {
 			ui.downloads(repo + ":Q4_K_M")
 			if c.shows { // the other has no way to delete
 				ui.call(http.MethodDelete, "/openai/models/0?model="+url.QueryEscape(repo+":Q4_K_M"), nil, new(any))
+				waitFor(t, "the removed model's engine to be gone", func() bool { return len(s.instances()) == 0 })
 			}
 		})
 	}
