@@ -24,11 +24,10 @@ var (
 )
 
 const (
-	maxList      = 32 << 20         // bytes of a list of files: some thousand files have 1 MiB
-	maxManifest  = 4 << 20          // bytes of a manifest or of what is read to be shown: the OCI distribution specification's bound
-	maxSize      = 16 << 40         // bytes of a file: larger than any model, and low enough that sums of many are numbers
-	askTimeout   = 30 * time.Second // of one small request, so that a dead mirror is left for the next
-	maxRedirects = 10               // as net/http and huggingface_hub
+	maxList     = 32 << 20         // bytes of a list of files: some thousand files have 1 MiB
+	maxManifest = 4 << 20          // bytes of a manifest or of what is read to be shown: the OCI distribution specification's bound
+	maxSize     = 16 << 40         // bytes of a file: larger than any model, and low enough that sums of many are numbers
+	askTimeout  = 30 * time.Second // of one small request, so that a dead mirror is left for the next
 )
 
 // doer sends requests: an http.Client, or one that fetches tokens.
@@ -36,32 +35,14 @@ type doer interface {
 	Do(*http.Request) (*http.Response, error)
 }
 
-// leaves tells whether a redirect goes to another origin than the first request went to: there its Authorization is not for. net/http
-// takes only other host names for that, not other ports.
-func leaves(req *http.Request, via []*http.Request) bool {
-	first := via[0].URL
-	return req.URL.Scheme != first.Scheme || !strings.EqualFold(req.URL.Host, first.Host)
-}
-
-// safely checks that a redirect gives up no encryption.
-func safely(from, to *url.URL) error {
-	if to.Scheme != "https" && (to.Scheme != "http" || from.Scheme == "https") {
-		return fmt.Errorf("%s leads to %s://%s, which is not encrypted", from.Host, to.Scheme, to.Host)
-	}
-	return nil
-}
-
 // staying is the Resolver's client, which stops at a redirect to another origin.
 func (r *Resolver) staying() *http.Client {
 	c := *r.client()
 	c.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		if leaves(req, via) {
+		if transfer.Leaves(req, via) {
 			return http.ErrUseLastResponse
 		}
-		if len(via) >= maxRedirects {
-			return fmt.Errorf("stopped after %d redirects", maxRedirects)
-		}
-		return nil
+		return transfer.Bounded(via)
 	}
 	return &c
 }
@@ -69,17 +50,7 @@ func (r *Resolver) staying() *http.Client {
 // following is the Resolver's client, which follows redirects and takes no Authorization along to another origin.
 func (r *Resolver) following() *http.Client {
 	c := *r.client()
-	c.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		if len(via) >= maxRedirects {
-			return fmt.Errorf("stopped after %d redirects", maxRedirects)
-		}
-		for i := range via { // a header that was dropped on the way comes back with the next redirect
-			if leaves(req, via) || i > 0 && leaves(via[i], via) {
-				req.Header.Del("Authorization")
-			}
-		}
-		return safely(via[len(via)-1].URL, req.URL)
-	}
+	c.CheckRedirect = transfer.FollowSafely
 	return &c
 }
 
@@ -227,7 +198,7 @@ func locate(ctx context.Context, client doer, address string, header http.Header
 	case resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "":
 		to, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
 		if err == nil {
-			err = safely(resp.Request.URL, to)
+			err = transfer.Safely(resp.Request.URL, to)
 		}
 		if err != nil {
 			return transfer.Location{}, nil, fmt.Errorf("%s leads nowhere: %w", resp.Request.URL.Host, err)

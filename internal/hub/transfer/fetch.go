@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -132,23 +131,7 @@ var defaultClient = &http.Client{
 		ReadBufferSize:        64 << 10,
 		ForceAttemptHTTP2:     false, // one connection for all parts would share one window
 	},
-	CheckRedirect: followSafely,
-}
-
-// followSafely follows redirects, but never from encryption to none, and takes no Authorization along to another origin.
-func followSafely(req *http.Request, via []*http.Request) error {
-	const most = 10 // as net/http
-	if len(via) >= most {
-		return fmt.Errorf("stopped after %d redirects", most)
-	}
-	first, last := via[0].URL, via[len(via)-1].URL
-	if last.Scheme == "https" && req.URL.Scheme != "https" {
-		return fmt.Errorf("%s leads to %s, which is not encrypted", last.Host, req.URL.Host)
-	}
-	if req.URL.Scheme != first.Scheme || !strings.EqualFold(req.URL.Host, first.Host) {
-		req.Header.Del("Authorization")
-	}
-	return nil
+	CheckRedirect: FollowSafely,
 }
 
 // fetch is the work on one file.

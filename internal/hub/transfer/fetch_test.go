@@ -32,7 +32,7 @@ const part = 64 << 10 // of these tests
 // small are options with parts of which a small file has many, and clients of its own, so that none is left over.
 func small(tb testing.TB) Options {
 	tb.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableCompression: true}, CheckRedirect: followSafely}
+	client := &http.Client{Transport: &http.Transport{DisableCompression: true}, CheckRedirect: FollowSafely}
 	tb.Cleanup(client.CloseIdleConnections)
 	return Options{Client: client, PartSize: part, Stall: time.Second}
 }
