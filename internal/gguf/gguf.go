@@ -58,7 +58,7 @@ func Read(path string) (*Header, error) {
 		return h, nil
 	}
 	for i := 2; i <= h.Count; i++ {
-		part, ok := partPath(path, i, h.Count)
+		part, ok := PartPath(path, i, h.Count)
 		if !ok {
 			return nil, fmt.Errorf("%s is the first of %d files, but is not named …-00001-of-%05d.gguf", path, h.Count, h.Count)
 		}
@@ -72,8 +72,8 @@ func Read(path string) (*Header, error) {
 	return h, nil
 }
 
-// partPath is the path of the i-th of n files, as llama.cpp names them (llama_split_path).
-func partPath(first string, i, n int) (string, bool) {
+// PartPath is the path of the i-th of n files, as llama.cpp names them (llama_split_path).
+func PartPath(first string, i, n int) (string, bool) {
 	stem, ok := strings.CutSuffix(first, fmt.Sprintf("-00001-of-%05d.gguf", n))
 	return fmt.Sprintf("%s-%05d-of-%05d.gguf", stem, i, n), ok
 }

@@ -174,7 +174,8 @@ func (s *scan) collect(c candidate) {
 	}
 	c.header, c.size = h, info.Size()
 	for i := 2; i <= h.Count; i++ {
-		if more, err := os.Stat(strings.Replace(c.path, "-00001-of-", fmt.Sprintf("-%05d-of-", i), 1)); err == nil {
+		part, _ := gguf.PartPath(c.path, i, h.Count) // it was read already
+		if more, err := os.Stat(part); err == nil {
 			c.size += more.Size()
 		}
 	}
