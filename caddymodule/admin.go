@@ -223,7 +223,7 @@ type ReapResult struct {
 func adminReap(rt *runtime, w http.ResponseWriter, r *http.Request) (model string, err error) {
 	app := rt.inForce()
 	if app == nil {
-		return "", caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("no configuration is in force yet")}
+		return "", caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errNotInForce}
 	}
 	reaped, err := lifecycle.Reap(r.Context(), app.StateDir)
 	if err != nil {

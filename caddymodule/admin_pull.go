@@ -10,6 +10,15 @@ import (
 	"assistant/internal/hub"
 )
 
+// adminManager is what brings models, or the admin API's error.
+func adminManager(rt *runtime) (*hub.Manager, error) {
+	m, err := rt.downloads()
+	if err != nil {
+		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+	}
+	return m, nil
+}
+
 var errNoSource = errors.New("name a source: ?source=hf:OWNER/REPO:QUANTISATION")
 
 // adminPull brings a model and tells how far it is, a line of JSON at a time, until it is here. The download goes on when the client leaves.
@@ -26,12 +35,9 @@ func adminPull(rt *runtime, w http.ResponseWriter, r *http.Request) (model strin
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	lines := json.NewEncoder(w)
 	to := http.NewResponseController(w)
-	for s := range rt.hub.Watch(r.Context(), s.ID) {
+	for s := range rt.hub.Load().Watch(r.Context(), s.ID) {
 		if err := errors.Join(lines.Encode(s), to.Flush()); err != nil {
 			return src, err
-		}
-		if s.State == hub.Failed {
-			return src, nil // it was told
 		}
 	}
 	return src, nil
@@ -58,10 +64,14 @@ type PlanResultFile struct {
 
 func adminPlan(rt *runtime, w http.ResponseWriter, r *http.Request) error {
 	src := r.URL.Query().Get("source")
-	if src == "" || rt.hub == nil {
+	if src == "" {
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: errNoSource}
 	}
-	p, err := rt.hub.Plan(r.Context(), src)
+	m, err := adminManager(rt)
+	if err != nil {
+		return err
+	}
+	p, err := m.Plan(r.Context(), src)
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusBadGateway, Err: err}
 	}
@@ -78,20 +88,22 @@ type DownloadsResult struct {
 }
 
 func adminDownloads(rt *runtime, w http.ResponseWriter, _ *http.Request) error {
-	if rt.hub == nil {
+	m := rt.hub.Load()
+	if m == nil {
 		return answer(w, DownloadsResult{Downloads: []hub.Status{}})
 	}
-	return answer(w, DownloadsResult{Downloads: rt.hub.List()})
+	return answer(w, DownloadsResult{Downloads: m.List()})
 }
 
 // adminDownload does something to the download with the id in the query.
 func adminDownload(do func(*hub.Manager, string) (hub.Status, error)) func(*runtime, http.ResponseWriter, *http.Request) (string, error) {
 	return func(rt *runtime, w http.ResponseWriter, r *http.Request) (string, error) {
 		id := r.URL.Query().Get("id")
-		if rt.hub == nil {
-			return id, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("no configuration is in force yet")}
+		m, err := adminManager(rt)
+		if err != nil {
+			return id, err
 		}
-		s, err := do(rt.hub, id)
+		s, err := do(m, id)
 		switch {
 		case errors.Is(err, hub.ErrNotFound):
 			return id, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
@@ -104,8 +116,8 @@ func adminDownload(do func(*hub.Manager, string) (hub.Status, error)) func(*runt
 
 // adminPrune removes from the store what no model needs.
 func adminPrune(rt *runtime, w http.ResponseWriter, _ *http.Request) (string, error) {
-	if rt.hub == nil {
-		return "", caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("no configuration is in force yet")}
+	if _, err := adminManager(rt); err != nil {
+		return "", err
 	}
 	got, err := rt.collect()
 	if err != nil {

@@ -22,13 +22,12 @@ func (x *exchange) bring() error {
 	}
 	ctx, cancel := context.WithTimeoutCause(x.r.Context(), wait, errDownloadWait)
 	defer cancel()
-	got := make(chan error, 1)
-	go func() { got <- x.h.rt.bring(ctx, x.model) }()
+	bring := func() error { return x.h.rt.bring(ctx, x.model) }
 	var err error
 	if every, how := x.telling(); every > 0 {
-		err = tellUntil(x, got, every, how)
+		err = tellUntil(x, every, how, bring)
 	} else {
-		err = <-got
+		err = bring()
 	}
 	if err != nil {
 		return err

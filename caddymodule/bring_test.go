@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"assistant/internal/gguf/gguftest"
+	"assistant/modeldir"
 )
 
 // publisher is where models are published: at /NAME.gguf, each as soon as it is let go.
@@ -189,6 +190,17 @@ func TestProgressTellsOfTheDownload(t *testing.T) {
 	}
 	release()
 	(&stream{tb: t, res: res, buf: buf}).completes()
+}
+
+// A source may be written in more than one way.
+func TestSourcesAreComparedInFull(t *testing.T) {
+	m := &modeldir.Model{ModelSource: "a/b:Q4_K_M"}
+	if !publishedAt(m, "x", "hf:a/b:Q4_K_M") || publishedAt(m, "hf:a/b:Q8_0") || publishedAt(&modeldir.Model{}, "") {
+		t.Errorf("%q", sourceOf(m))
+	}
+	if odd := sourceOf(&modeldir.Model{ModelSource: "ftp://x"}); odd != "ftp://x" {
+		t.Errorf("%q", odd)
+	}
 }
 
 // Clients of llama.cpp's router bring models, follow that, use them and remove them.

@@ -148,26 +148,31 @@ func (c *client) adminAddress() (string, error) {
 	if c.address != "" {
 		return c.address, nil
 	}
-	body, err := os.ReadFile("Caddyfile")
-	if errors.Is(err, os.ErrNotExist) {
-		return caddy.DefaultAdminListen, nil
-	}
-	if err != nil {
-		return "", err
-	}
-	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(body, map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		return "", fmt.Errorf("find the admin API's address in the Caddyfile of this folder (or give --address): %w", err)
-	}
 	var config struct {
 		Admin struct {
 			Listen string `json:"listen"`
 		} `json:"admin"`
 	}
-	if err := json.Unmarshal(adapted, &config); err != nil {
-		return "", err
+	if err := readCaddyfile(&config); err != nil {
+		return "", fmt.Errorf("find the admin API's address in the Caddyfile of this folder (or give --address): %w", err)
 	}
 	return first(config.Admin.Listen, caddy.DefaultAdminListen), nil
+}
+
+// readCaddyfile reads what the Caddyfile of this folder comes to, if there is one.
+func readCaddyfile(config any) error {
+	body, err := os.ReadFile("Caddyfile")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(body, map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(adapted, config)
 }
 
 // said finds the server's own sentence in Caddy's "HTTP 404: {"error":"…"}".

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/spf13/cobra"
 
 	"assistant/internal/movein"
@@ -233,22 +232,15 @@ func (m *mover) catalog() (*modeldir.Catalog, error) {
 // dir is --config-dir, else what the Caddyfile of this folder says, else ./models.
 func (m *mover) dir() (string, error) {
 	if m.configDir == "" {
-		m.configDir = "models"
-		if body, err := os.ReadFile("Caddyfile"); err == nil {
-			adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(body, map[string]any{"filename": "Caddyfile"})
-			if err != nil {
-				return "", fmt.Errorf("find config_dir in the Caddyfile of this folder (or give --config-dir): %w", err)
-			}
-			var config struct {
-				Apps struct {
-					Assistant App `json:"assistant"`
-				} `json:"apps"`
-			}
-			if err := json.Unmarshal(adapted, &config); err != nil {
-				return "", err
-			}
-			m.configDir = first(config.Apps.Assistant.ConfigDir, m.configDir)
+		var config struct {
+			Apps struct {
+				Assistant App `json:"assistant"`
+			} `json:"apps"`
 		}
+		if err := readCaddyfile(&config); err != nil {
+			return "", fmt.Errorf("find config_dir in the Caddyfile of this folder (or give --config-dir): %w", err)
+		}
+		m.configDir = first(config.Apps.Assistant.ConfigDir, "models")
 	}
 	return filepath.Abs(m.configDir)
 }

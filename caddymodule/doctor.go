@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"assistant/internal/hub/source"
 	"assistant/lifecycle/engine"
 	"assistant/lifecycle/machine"
 	"assistant/lifecycle/memory"
@@ -166,7 +165,7 @@ func modelFinding(m *modeldir.Model) ModelFinding {
 	f := ModelFinding{Model: m.Key, Engine: kind.Name, Why: why}
 	if toBeBrought(m) {
 		f.Note = "brought from " + m.ModelSource + " by its first request"
-		if _, err := source.Parse(sourceOf(m)); err != nil {
+		if err := check(m); err != nil {
 			f.Missing = err.Error()
 		}
 		return f

@@ -59,7 +59,7 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, key *keys.Key,
 		case <-quiet.C:
 			out = []byte(": \n")
 		case <-news:
-			news = h.rt.hub.News() // before looking: what changes meanwhile is looked at again
+			news = h.rt.hub.Load().News() // before looking: what changes meanwhile is looked at again
 			for _, s := range coming.changed() {
 				out = append(out, download(s)...)
 			}
@@ -85,11 +85,12 @@ type downloads struct {
 
 // begin passes over what is completed already. It returns what is closed at the next change: at once if something goes on.
 func (d *downloads) begin() <-chan struct{} {
-	if d.rt.hub == nil { // no configuration was ever in force
+	m := d.rt.hub.Load()
+	if m == nil { // no configuration was ever in force
 		return nil
 	}
-	news := d.rt.hub.News()
-	for _, s := range d.rt.hub.List() {
+	news := m.News()
+	for _, s := range m.List() {
 		if s.Over() {
 			d.told[s.ID] = s
 			continue
@@ -103,7 +104,7 @@ func (d *downloads) begin() <-chan struct{} {
 
 // changed are those that stand otherwise than was told.
 func (d *downloads) changed() (list []hub.Status) {
-	for _, s := range d.rt.hub.List() {
+	for _, s := range d.rt.hub.Load().List() {
 		before, known := d.told[s.ID]
 		if known && before.State == s.State && before.Done == s.Done && before.Started.Equal(s.Started) || !d.rt.mayHear(d.key, s) {
 			continue

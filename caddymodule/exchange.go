@@ -374,17 +374,15 @@ func (x *exchange) acquire() (activator.Lease, error) {
 	if every == 0 {
 		return x.h.rt.act.Acquire(x.r.Context(), x.request())
 	}
-	type result struct {
+	type granted struct {
 		lease activator.Lease
 		err   error
 	}
-	got := make(chan result, 1)
-	go func() {
+	g := tellUntil(x, every, how, func() granted {
 		lease, err := x.h.rt.act.Acquire(x.r.Context(), x.request())
-		got <- result{lease, err}
-	}()
-	r := tellUntil(x, got, every, how)
-	return r.lease, r.err
+		return granted{lease, err}
+	})
+	return g.lease, g.err
 }
 
 // telling is how often the client is to be told that it waits, and how; 0 = not at all.
@@ -400,8 +398,10 @@ func (x *exchange) telling() (every time.Duration, how string) {
 	return every, how
 }
 
-// tellUntil tells the client that it waits until there is something.
-func tellUntil[T any](x *exchange, got <-chan T, every time.Duration, how string) T {
+// tellUntil tells the client that it waits until do is done.
+func tellUntil[T any](x *exchange, every time.Duration, how string, do func() T) T {
+	got := make(chan T, 1)
+	go func() { got <- do() }()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {

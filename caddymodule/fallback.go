@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"net"
 
 	"assistant/activator"
 	"assistant/internal/openai"
@@ -127,23 +128,31 @@ func (x *exchange) shape() error {
 	if err != nil || pieces == nil {
 		return err
 	}
+	asked := x.body
+	if len(x.fallbacks) > 0 {
+		x.body = nil // reshape would close it
+	}
+	err = x.reshape(pieces)
+	switch {
+	case x.body == nil:
+		x.body = asked
+	case len(x.fallbacks) > 0:
+		x.asked = asked
+	}
+	return err
+}
+
+// reshape makes pieces the body. The model is still called as the client called it: what the engine is to hear may be another.
+func (x *exchange) reshape(pieces net.Buffers) error {
 	size := int64(0)
 	for _, piece := range pieces {
 		size += int64(len(piece))
 	}
-	asked := x.body
-	if len(x.fallbacks) > 0 {
-		x.body = nil // take would close it
-	}
 	if err := x.take(&pieces, size, size); err != nil {
-		x.body = asked
 		return err
 	}
-	if len(x.fallbacks) > 0 {
-		x.asked = asked
-	}
-	named := x.req.Model
-	x.req, err = openai.Scan(x.body.Bytes())
-	x.req.Model = named // what the engine is to hear may be another
+	req, err := openai.Scan(x.body.Bytes())
+	req.Model = x.req.Model
+	x.req = req
 	return err
 }

@@ -31,16 +31,16 @@ func (rt *runtime) openHub(a *App) {
 	if a.DownloadLimit > 0 {
 		limit = rate.NewLimiter(rate.Limit(a.DownloadLimit), int(max(a.DownloadLimit, hubBurst)))
 	}
-	rt.hub = hub.Open(hub.Settings{
-		Dir: cmp.Or(a.ModelStore, filepath.Join(a.StateDir, storeDir)), Resolver: rt.resolver(), Limit: limit, Log: rt.log,
+	rt.hub.Store(hub.Open(hub.Settings{
+		Dir: cmp.Or(a.ModelStore, filepath.Join(a.StateDir, storeDir)), Resolver: rt.resolver, Limit: limit, Log: rt.log,
 		OnInstalled: rt.installed, OnRemoved: rt.republish,
-	})
+	}))
 }
 
 // hubBurst is the most that downloads read at once, in bytes.
 const hubBurst = 1 << 20
 
-// resolver finds out what sources stand for, on this machine and with the environment's settings.
+// resolver finds out what sources stand for, on this machine as it is now and with the environment's settings.
 func (rt *runtime) resolver() *source.Resolver {
 	r := &source.Resolver{HuggingFace: os.Getenv("HF_ENDPOINT"), Token: os.Getenv("HF_TOKEN")}
 	here, err := machine.Look(context.Background(), machine.Options{Log: rt.log})
@@ -57,12 +57,30 @@ func (rt *runtime) resolver() *source.Resolver {
 	return r
 }
 
-// sourceOf is where a model is published; "" = nowhere that is known. A file's path starts at the model file's directory.
+// sourceOf is where a model is published, in full; "" = nowhere that is known. A file's path starts at the model file's directory.
 func sourceOf(m *modeldir.Model) string {
 	if path, ok := strings.CutPrefix(m.ModelSource, "file:"); ok && !filepath.IsAbs(path) {
 		return "file:" + filepath.Join(filepath.Dir(m.File), path)
 	}
-	return m.ModelSource
+	return inFull(m.ModelSource)
+}
+
+// inFull is a source as downloads have it: those that name the same are then equal. What is no source stays as it is.
+func inFull(src string) string {
+	if src == "" {
+		return ""
+	}
+	ref, err := source.Parse(src)
+	if err != nil {
+		return src
+	}
+	return ref.String()
+}
+
+// publishedAt reports whether a model is published at one of these sources.
+func publishedAt(m *modeldir.Model, sources ...string) bool {
+	src := sourceOf(m)
+	return src != "" && slices.Contains(sources, src)
 }
 
 // toBeBrought reports whether the model's files have to be brought here before it can be started.
@@ -75,7 +93,7 @@ func (rt *runtime) located(c *modeldir.Catalog) *modeldir.Catalog {
 		if !toBeBrought(m) {
 			return m
 		}
-		found, here := rt.hub.Installed(sourceOf(m))
+		found, here := rt.hub.Load().Installed(sourceOf(m))
 		at := *m
 		if here {
 			at = locate(at, found)
@@ -101,10 +119,10 @@ func (rt *runtime) bringEarly(c *modeldir.Catalog) {
 		if !toBeBrought(m) || !m.Preload && m.MinInstances == 0 {
 			continue
 		}
-		if _, here := rt.hub.Installed(sourceOf(m)); here {
+		if _, here := rt.hub.Load().Installed(sourceOf(m)); here {
 			continue
 		}
-		if _, err := rt.hub.Ensure(sourceOf(m)); err != nil {
+		if _, err := rt.hub.Load().Ensure(sourceOf(m)); err != nil {
 			rt.log.Warn("could not begin to bring a model", "model", m.Name, "source", m.ModelSource, "error", err)
 		}
 	}
@@ -112,12 +130,12 @@ func (rt *runtime) bringEarly(c *modeldir.Catalog) {
 
 // bring brings the model's files here, and waits for that as long as ctx lasts. Errors are *openai.Error, or ctx's.
 func (rt *runtime) bring(ctx context.Context, m *modeldir.Model) error {
-	s, err := rt.hub.Ensure(sourceOf(m))
+	s, err := rt.hub.Load().Ensure(sourceOf(m))
 	if err != nil {
 		return openai.DownloadFailed(m.Name, err.Error(), 0)
 	}
 	if !s.Over() {
-		last, err := rt.hub.Wait(ctx, s.ID)
+		last, err := rt.hub.Load().Wait(ctx, s.ID)
 		if err != nil && !errors.Is(err, errDownloadWait) {
 			return err
 		}
@@ -127,7 +145,7 @@ func (rt *runtime) bring(ctx context.Context, m *modeldir.Model) error {
 	case hub.Completed:
 		return nil
 	case hub.Failed:
-		return openai.DownloadFailed(m.Name, s.Error, rt.hub.RetryAfter(s.ID))
+		return openai.DownloadFailed(m.Name, s.Error, rt.hub.Load().RetryAfter(s.ID))
 	case hub.Paused:
 		return openai.Downloading(m.Name, "the download is paused until somebody resumes it", lastRetry)
 	case hub.Cancelled:
@@ -145,6 +163,8 @@ func (rt *runtime) removeModel(m *modeldir.Model) error {
 	if m.Entry {
 		return fmt.Errorf("the model %q is of [[llama_servers]] in %s: remove it there", m.Name, m.File)
 	}
+	rt.editing.Lock()
+	defer rt.editing.Unlock()
 	src := sourceOf(m)
 	if err := os.Remove(m.File); err != nil { //nolint:gosec // a path of the catalog, not of the request
 		return err
@@ -169,7 +189,7 @@ func (rt *runtime) collect(dropped ...string) (hub.Collected, error) {
 			used.Sources = append(used.Sources, sourceOf(m))
 		}
 	}
-	return rt.hub.Collect(used, time.Now())
+	return rt.hub.Load().Collect(used, time.Now())
 }
 
 // load starts an instance of a model, whose files are brought first if they have to be.
@@ -194,11 +214,12 @@ func retryAfter(s hub.Status) time.Duration {
 
 // coming are the downloads that are not completed, by their source.
 func (rt *runtime) coming() map[string]hub.Status {
-	if rt.hub == nil {
+	m := rt.hub.Load()
+	if m == nil {
 		return nil
 	}
 	var coming map[string]hub.Status
-	for _, s := range rt.hub.List() {
+	for _, s := range m.List() {
 		if s.State == hub.Completed {
 			continue
 		}

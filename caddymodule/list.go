@@ -243,7 +243,7 @@ func (rt *runtime) loaded(m *modeldir.Model) bool {
 }
 
 // check tells what a model would not find when started. What is to be brought first is not missing, if it can be known where from.
-func (rt *runtime) check(m *modeldir.Model) error {
+func check(m *modeldir.Model) error {
 	if toBeBrought(m) {
 		_, err := source.Parse(sourceOf(m))
 		return err
@@ -268,7 +268,7 @@ func (rt *runtime) lookForMissing(c *modeldir.Catalog) {
 		missing := map[string]error{}
 		var still []*modeldir.Model
 		for _, m := range models {
-			if err := rt.check(m); err != nil {
+			if err := check(m); err != nil {
 				missing[m.Key] = err
 				still = append(still, m)
 			}

@@ -17,7 +17,9 @@ import (
 // What llama.cpp's server answers in its router mode, beside the API (https://github.com/ggml-org/llama.cpp, tools/server/README.md):
 // Open WebUI lists, loads and unloads models by it.
 func init() {
-	routes["/models"] = get((*Handler).serveModelsAnew)
+	models := get((*Handler).serveModelsAnew)
+	models.methods[http.MethodPost], models.methods[http.MethodDelete] = (*Handler).downloadModel, (*Handler).deleteModel
+	routes["/models"] = models
 	routes["/models/load"] = post((*Handler).loadModel)
 	routes["/models/unload"] = post((*Handler).unloadModel)
 	routes["/models/sse"] = get((*Handler).serveModelEvents)
@@ -76,7 +78,7 @@ func (h *Handler) cancelPull(w http.ResponseWriter, r *http.Request, key *keys.K
 		if s.Over() || downloadOf(c, s) != name || !h.admin(r, key) {
 			continue
 		}
-		_, err := h.rt.hub.Cancel(s.ID)
+		_, err := h.rt.hub.Load().Cancel(s.ID)
 		h.audit(w, r, key, "cancel", name, err)
 		return err == nil
 	}

@@ -49,20 +49,9 @@ func lmDownloadOf(s hub.Status) lmDownload {
 
 // downloadForLMStudio begins to bring a model, which is called as it was asked for, and does not wait for it.
 func (h *Handler) downloadForLMStudio(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	name, err := namedIn(r, "model")
-	if err == nil {
-		err = h.administer(r, key)
+	if s, ok := h.toDownload(w, r, key); ok {
+		writeJSON(w, http.StatusOK, openai.Marshal(lmDownloadOf(s)))
 	}
-	var s hub.Status
-	if err == nil {
-		s, err = h.startPull(r, key, name, name)
-	}
-	h.audit(w, r, key, "download", name, err)
-	if err != nil {
-		refuse(w, name, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, openai.Marshal(lmDownloadOf(s)))
 }
 
 func (h *Handler) serveLMStudioDownload(w http.ResponseWriter, r *http.Request, key *keys.Key) {
@@ -71,7 +60,7 @@ func (h *Handler) serveLMStudioDownload(w http.ResponseWriter, r *http.Request, 
 		refuse(w, "", err)
 		return
 	}
-	s, ok := h.rt.hub.Get(job)
+	s, ok := h.rt.hub.Load().Get(job)
 	if !ok || !h.rt.mayHear(key, s) {
 		openai.NotFound("job_id", "there is no download "+job).WriteTo(w)
 		return

@@ -13,14 +13,23 @@ import (
 // maxAsked bounds a request that only names a model, in bytes.
 const maxAsked = 64 << 10
 
-// namedIn reads the first of some fields of a request that is there: the name of a model. Errors are *openai.Error.
-func namedIn(r *http.Request, fields ...string) (string, error) {
+// askedBody is the body of a request that only names a model. Errors are *openai.Error.
+func askedBody(r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxAsked+1))
 	switch {
 	case err != nil:
-		return "", openai.InvalidRequest("", "could not read the request body: "+err.Error())
+		return nil, openai.InvalidRequest("", "could not read the request body: "+err.Error())
 	case len(body) > maxAsked:
-		return "", openai.TooLarge(maxAsked)
+		return nil, openai.TooLarge(maxAsked)
+	}
+	return body, nil
+}
+
+// namedIn reads the first of some fields of a request that is there: the name of a model. Errors are *openai.Error.
+func namedIn(r *http.Request, fields ...string) (string, error) {
+	body, err := askedBody(r)
+	if err != nil {
+		return "", err
 	}
 	var asked map[string]json.RawMessage
 	if err := json.Unmarshal(body, &asked); err != nil {

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -88,9 +87,9 @@ func (h *Handler) serveVersion(w http.ResponseWriter, _ *http.Request, _ *keys.K
 }
 
 func (h *Handler) serveShow(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxAsked))
+	body, err := askedBody(r)
 	if err != nil {
-		openai.InvalidRequest("", "could not read the request body: "+err.Error()).WriteTo(w)
+		refuse(w, "", err)
 		return
 	}
 	name, verbose, err := ollama.ReadShow(body)

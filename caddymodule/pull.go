@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"assistant/internal/hub"
@@ -17,21 +16,33 @@ import (
 // pull begins to bring a model, for which a model file is written when it is here. name is what it is to be called; "" = as its source
 // suggests.
 func (rt *runtime) pull(src, name string) (hub.Status, error) {
-	if rt.hub == nil {
-		return hub.Status{}, errors.New("no configuration is in force yet")
+	m, err := rt.downloads()
+	if err != nil {
+		return hub.Status{}, err
 	}
 	if name == "" {
-		return rt.hub.Start(src, hub.StartOptions{As: suggested})
+		return m.Start(src, hub.StartOptions{As: suggested})
 	}
 	if _, err := fileOf(name); err != nil {
 		return hub.Status{}, nameError{err}
 	}
-	if known := rt.named(name); known != nil && sourceOf(known) != src { // told before gigabytes come, where it can be; what src is in full is not known yet
-		if installed, here := rt.hub.Installed(src); !here || !sameSource(known, installed) {
+	if known := rt.named(name); known != nil { // told before gigabytes come, where it can be; what src leaves open is not known yet
+		installed, _ := m.Installed(src)
+		if !publishedAt(known, inFull(src), installed.Source, installed.Resolved) {
 			return hub.Status{}, nameError{nameTaken(known, name)}
 		}
 	}
-	return rt.hub.Start(src, hub.StartOptions{As: name})
+	return m.Start(src, hub.StartOptions{As: name})
+}
+
+var errNotInForce = errors.New("no configuration is in force yet")
+
+// downloads is what brings models.
+func (rt *runtime) downloads() (*hub.Manager, error) {
+	if m := rt.hub.Load(); m != nil {
+		return m, nil
+	}
+	return nil, errNotInForce
 }
 
 // nameError is one of what a model is to be called, rather than of its source.
@@ -76,7 +87,7 @@ func (rt *runtime) freeName(m hub.Model) string {
 	name := m.Name
 	for i := 2; ; i++ {
 		known := rt.named(name)
-		if known == nil || sameSource(known, m) {
+		if known == nil || publishedAt(known, m.Source, m.Resolved) {
 			return name
 		}
 		name = fmt.Sprintf("%s-%d", m.Name, i)
@@ -89,8 +100,10 @@ func (rt *runtime) writeModelFile(m hub.Model, name string) error {
 	if app == nil {
 		return errors.New("no configuration is in force any more")
 	}
+	rt.editing.Lock()
+	defer rt.editing.Unlock()
 	if known := rt.named(name); known != nil {
-		if sameSource(known, m) {
+		if publishedAt(known, m.Source, m.Resolved) {
 			return nil
 		}
 		return nameTaken(known, name)
@@ -117,11 +130,6 @@ func (rt *runtime) writeModelFile(m hub.Model, name string) error {
 		return fmt.Errorf("%s is there already: choose another name, or remove it first", path)
 	}
 	return err
-}
-
-func sameSource(m *modeldir.Model, found hub.Model) bool {
-	src := sourceOf(m)
-	return slices.ContainsFunc([]string{found.Source, found.Resolved}, func(s string) bool { return s == src })
 }
 
 // fileOf is the name of the file for a model of that name: what file systems do not take is replaced.

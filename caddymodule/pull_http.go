@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"io"
 	"net/http"
 	"strings"
 
@@ -13,10 +12,8 @@ import (
 	"assistant/modeldir"
 )
 
-// What clients of llama.cpp's router and of Ollama bring and remove models by.
+// What clients of Ollama bring and remove models by. Those of llama.cpp's router and of LM Studio have their own.
 func init() {
-	routes["/models"].methods[http.MethodPost] = (*Handler).downloadModel
-	routes["/models"].methods[http.MethodDelete] = (*Handler).deleteModel
 	for path, to := range map[string]route{
 		"/api/pull":   post((*Handler).servePull),
 		"/api/delete": {methods: map[string]serveFunc{http.MethodDelete: (*Handler).serveDelete}},
@@ -44,23 +41,31 @@ func (h *Handler) admin(r *http.Request, key *keys.Key) bool {
 
 // downloadModel begins to bring a model and does not wait for it: the list and the events tell.
 func (h *Handler) downloadModel(w http.ResponseWriter, r *http.Request, key *keys.Key) {
+	if _, ok := h.toDownload(w, r, key); ok {
+		writeJSON(w, http.StatusOK, success)
+	}
+}
+
+// toDownload begins to bring the model that a request names, which is called as it was asked for. It answers the request and reports false if that
+// cannot be.
+func (h *Handler) toDownload(w http.ResponseWriter, r *http.Request, key *keys.Key) (hub.Status, bool) {
+	var s hub.Status
 	name, err := namedIn(r, "model")
 	if err == nil {
-		err = h.administer(r, key)
-	}
-	if err == nil {
-		_, err = h.startPull(r, key, name, name)
+		s, err = h.startPull(r, key, name, name)
 	}
 	h.audit(w, r, key, "download", name, err)
 	if err != nil {
 		refuse(w, name, err)
-		return
 	}
-	writeJSON(w, http.StatusOK, success)
+	return s, err == nil
 }
 
-// startPull begins to bring a model, for which a model file of that name is written, if the key may use a model of that name.
+// startPull begins to bring a model, for which a model file of that name is written, if the key may manage it.
 func (h *Handler) startPull(r *http.Request, key *keys.Key, src, name string) (hub.Status, error) {
+	if err := h.administer(r, key); err != nil {
+		return hub.Status{}, err
+	}
 	if err := h.waitReady(r); err != nil {
 		return hub.Status{}, err
 	}
@@ -105,14 +110,7 @@ func (h *Handler) remove(r *http.Request, key *keys.Key, name string) error {
 
 // servePull brings a model for Ollama's clients, and tells how far it is until it is here. The download goes on when the client leaves.
 func (h *Handler) servePull(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxAsked))
-	var asked ollama.Pull
-	if err == nil {
-		asked, err = ollama.ReadPull(body)
-	}
-	if err == nil {
-		err = h.administer(r, key)
-	}
+	asked, err := askedPull(r)
 	var s hub.Status
 	if err == nil {
 		s, err = h.startPull(r, key, asked.Source(), strings.TrimSuffix(asked.Name, ollamaTag))
@@ -132,8 +130,17 @@ func (h *Handler) servePull(w http.ResponseWriter, r *http.Request, key *keys.Ke
 	h.pullStream(w, r, s)
 }
 
+// askedPull reads which model a request of Ollama's is about.
+func askedPull(r *http.Request) (ollama.Pull, error) {
+	body, err := askedBody(r)
+	if err != nil {
+		return ollama.Pull{}, err
+	}
+	return ollama.ReadPull(body)
+}
+
 func (h *Handler) pullWhole(w http.ResponseWriter, r *http.Request, s hub.Status) {
-	s, err := h.rt.hub.Wait(r.Context(), s.ID)
+	s, err := h.rt.hub.Load().Wait(r.Context(), s.ID)
 	switch {
 	case err != nil: // the client is gone
 	case s.State == hub.Completed:
@@ -146,7 +153,7 @@ func (h *Handler) pullWhole(w http.ResponseWriter, r *http.Request, s hub.Status
 func (h *Handler) pullStream(w http.ResponseWriter, r *http.Request, s hub.Status) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	to := http.NewResponseController(w)
-	for s := range h.rt.hub.Watch(r.Context(), s.ID) {
+	for s := range h.rt.hub.Load().Watch(r.Context(), s.ID) {
 		for _, line := range pulling(s) {
 			if _, err := w.Write(line.Line()); err != nil {
 				return
@@ -181,11 +188,7 @@ func pulling(s hub.Status) []ollama.Pulling {
 
 // serveDelete removes a model for Ollama's clients.
 func (h *Handler) serveDelete(w http.ResponseWriter, r *http.Request, key *keys.Key) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxAsked))
-	var asked ollama.Pull
-	if err == nil {
-		asked, err = ollama.ReadPull(body)
-	}
+	asked, err := askedPull(r)
 	if err == nil {
 		err = h.remove(r, key, strings.TrimSuffix(asked.Name, ollamaTag))
 	}
@@ -203,7 +206,7 @@ func (rt *runtime) mayHear(key *keys.Key, s hub.Status) bool {
 		return true
 	}
 	for _, m := range rt.catalog.Load().Models() {
-		if sourceOf(m) == s.Source && may(key, m) {
+		if publishedAt(m, s.Source, s.Resolved) && may(key, m) {
 			return true
 		}
 	}
@@ -213,7 +216,7 @@ func (rt *runtime) mayHear(key *keys.Key, s hub.Status) bool {
 // downloadOf is what clients call what a download brings: the model that names its source, else the source.
 func downloadOf(c *modeldir.Catalog, s hub.Status) string {
 	for _, m := range c.Models() {
-		if src := sourceOf(m); src != "" && (src == s.Source || src == s.Resolved) {
+		if publishedAt(m, s.Source, s.Resolved) {
 			return m.Name
 		}
 	}

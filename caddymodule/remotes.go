@@ -1,13 +1,11 @@
 package caddymodule
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -28,17 +26,16 @@ const remoteHeader = "X-Assistant-Remote"
 // useRemotes makes the remote servers those of a configuration. What is known of them stays if they are the same.
 func (rt *runtime) useRemotes(configs []remote.Config) error {
 	before := rt.remotes.Load()
-	if reflect.DeepEqual(configs, rt.remoteConfigs) {
+	if before.Of(configs) {
 		return nil
 	}
 	var set *remote.Set
 	if len(configs) > 0 {
 		var err error
-		if set, err = remote.NewSet(configs, rt.log, func() {}); err != nil {
+		if set, err = remote.NewSet(configs, rt.log); err != nil {
 			return err
 		}
 	}
-	rt.remoteConfigs = configs
 	rt.remotes.Store(set)
 	if before != nil {
 		go before.Close() // what was sent there goes on
@@ -192,17 +189,7 @@ func (x *exchange) rename(to *destination) error {
 	if err != nil || pieces == nil {
 		return err
 	}
-	var b bytes.Buffer
-	for _, piece := range pieces {
-		b.Write(piece)
-	}
-	named := x.req.Model
-	if err := x.take(&b, int64(b.Len()), int64(b.Len())); err != nil {
-		return err
-	}
-	x.req, err = openai.Scan(x.body.Bytes())
-	x.req.Model = named
-	return err
+	return x.reshape(pieces)
 }
 
 // answerByRemote has one remote server answer. again is true if the client was told nothing, and another may be asked.
@@ -228,7 +215,7 @@ func (x *exchange) answerByRemote(to *destination, turn *remote.Turn, tried []*r
 	}
 	defer res.Body.Close()
 	outcome = outcomeOf(res.StatusCode)
-	if outcome != remote.Answered && x.othersAway(to, tried) {
+	if outcome != remote.Answered && to.set.Has(to.model, to.only, tried) {
 		return true, errors.New("it answered " + strconv.Itoa(res.StatusCode) + " " + http.StatusText(res.StatusCode))
 	}
 	err = x.passAnswer(res, turn)
@@ -250,16 +237,6 @@ func outcomeOf(status int) remote.Outcome {
 	return remote.Answered
 }
 
-// othersAway reports whether another server could be asked.
-func (x *exchange) othersAway(to *destination, tried []*remote.Server) bool {
-	turn, err := to.set.Take(to.model, to.only, tried)
-	if err != nil {
-		return false
-	}
-	turn.End(remote.Left)
-	return true
-}
-
 // outgoing is the request as it goes to a remote server.
 func (x *exchange) outgoing() *upstream.Request {
 	return &upstream.Request{
@@ -270,21 +247,19 @@ func (x *exchange) outgoing() *upstream.Request {
 
 // passAnswer passes a remote server's answer on, unharmed. Its error is about the server, unless the client has left.
 func (x *exchange) passAnswer(res *upstream.Response, turn *remote.Turn) error {
-	if !x.early {
-		header := x.w.Header()
-		for name, values := range res.Header {
-			if name != requestIDHeader {
-				header[name] = slices.Clone(values)
-			}
+	header := x.w.Header()
+	for name, values := range res.Header {
+		if name != requestIDHeader {
+			header[name] = slices.Clone(values)
 		}
-		header[remoteHeader] = []string{turn.Name}
-		header[modelHeader] = x.stats.header
-		if res.ContentLength >= 0 && header.Get("Content-Length") == "" {
-			header.Set("Content-Length", strconv.FormatInt(res.ContentLength, 10))
-		}
-		x.status = res.StatusCode
-		x.w.WriteHeader(res.StatusCode)
 	}
+	header[remoteHeader] = []string{turn.Name}
+	header[modelHeader] = x.stats.header
+	if res.ContentLength >= 0 && header.Get("Content-Length") == "" {
+		header.Set("Content-Length", strconv.FormatInt(res.ContentLength, 10))
+	}
+	x.status = res.StatusCode
+	x.w.WriteHeader(res.StatusCode)
 	x.streamed, x.instance = x.req.Stream, turn.Name
 	client := flushing{w: x.w, to: http.NewResponseController(x.w), seen: x.seen}
 	_, err := io.Copy(client, noticed{res.Body, func() {

@@ -14,7 +14,7 @@ type rpcDownloads struct{ rt *runtime }
 
 func (d rpcDownloads) Start(src string, o hub.StartOptions) (hub.Status, error) {
 	if o.As == "" {
-		return d.rt.hub.Start(src, o)
+		return d.rt.hub.Load().Start(src, o)
 	}
 	s, err := d.rt.pull(src, o.As)
 	if wrong := (nameError{}); errors.As(err, &wrong) {
@@ -23,11 +23,11 @@ func (d rpcDownloads) Start(src string, o hub.StartOptions) (hub.Status, error) 
 	return s, err
 }
 
-func (d rpcDownloads) List() []hub.Status                   { return d.rt.hub.List() }
-func (d rpcDownloads) Get(id string) (hub.Status, bool)     { return d.rt.hub.Get(id) }
-func (d rpcDownloads) Pause(id string) (hub.Status, error)  { return d.rt.hub.Pause(id) }
-func (d rpcDownloads) Resume(id string) (hub.Status, error) { return d.rt.hub.Resume(id) }
-func (d rpcDownloads) Cancel(id string) (hub.Status, error) { return d.rt.hub.Cancel(id) }
+func (d rpcDownloads) List() []hub.Status                   { return d.rt.hub.Load().List() }
+func (d rpcDownloads) Get(id string) (hub.Status, bool)     { return d.rt.hub.Load().Get(id) }
+func (d rpcDownloads) Pause(id string) (hub.Status, error)  { return d.rt.hub.Load().Pause(id) }
+func (d rpcDownloads) Resume(id string) (hub.Status, error) { return d.rt.hub.Load().Resume(id) }
+func (d rpcDownloads) Cancel(id string) (hub.Status, error) { return d.rt.hub.Load().Cancel(id) }
 func (d rpcDownloads) Watch(ctx context.Context, id string) iter.Seq[hub.Status] {
-	return d.rt.hub.Watch(ctx, id)
+	return d.rt.hub.Load().Watch(ctx, id)
 }

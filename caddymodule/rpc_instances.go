@@ -97,7 +97,7 @@ func (s rpcInstances) Load(ctx context.Context, c *rpc.Caller, name string, tell
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- s.rt.act.Load(ctx, m.Key) }()
+	go func() { done <- s.rt.load(ctx, m) }()
 
 	now := &pb.LoadModelResponse{Model: m.Name}
 	if usual := s.rt.act.StartTakes(m.Key); usual > 0 {

@@ -491,6 +491,20 @@ func TestRPCLoadsWatchesAndTails(t *testing.T) {
 	}
 }
 
+// A model whose files are not here is brought before it is started, as by every other way to load one.
+func TestRPCLoadBringsTheModel(t *testing.T) {
+	p := newPublisher(t)
+	src, release := p.publish("m")
+	release()
+	s := rpcSite(t)
+	s.model("m", sourced(src, ""))
+	s.start()
+	steps, err := rest[pb.LoadModelResponse](s.calls(t, "").open(svc.InstanceServiceLoadModelProcedure, &pb.LoadModelRequest{Model: "m"}))
+	if err != nil || len(steps) == 0 || steps[len(steps)-1].Phase != pb.LoadPhase_LOAD_PHASE_READY || p.served("m") == 0 {
+		t.Errorf("%v, %v; %d parts were brought", steps, err, p.served("m"))
+	}
+}
+
 func TestRPCTellsWhyAModelDoesNotStart(t *testing.T) {
 	s := rpcSite(t)
 	s.file("m", "command = [\"/nowhere/engine\", \"{{port}}\"]\n")

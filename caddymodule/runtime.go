@@ -40,7 +40,7 @@ type runtime struct {
 	store   *responses.Store
 	uses    *keys.Uses
 	usage   *usage.Log
-	hub     *hub.Manager                      // nil before the first configuration
+	hub     atomic.Pointer[hub.Manager]       // nil before the first configuration
 	remotes atomic.Pointer[remote.Set]        // nil = there are none
 	catalog atomic.Pointer[modeldir.Catalog]  // with the paths of what was brought here
 	missing atomic.Pointer[map[string]error]  // by key: what the model's engine will not find; looked up beside the catalog
@@ -55,9 +55,7 @@ type runtime struct {
 	turn       uint64            // of the watcher whose catalogs count
 	declared   *modeldir.Catalog // as files have it; nil before the first
 
-	mu            sync.Mutex
-	remoteConfigs []remote.Config // of remotes
-
+	mu     sync.Mutex
 	inUse  []*App // started configurations, oldest first; the first is in force
 	source origin // what the catalog is read from
 	watch  *modeldir.Watcher
@@ -226,8 +224,8 @@ func (rt *runtime) Destruct() error {
 	close(rt.done)
 	rt.stop()
 	rt.act.RefuseWaiting()
-	if rt.hub != nil {
-		rt.hub.Close()
+	if m := rt.hub.Load(); m != nil {
+		m.Close()
 	}
 	if set := rt.remotes.Load(); set != nil {
 		set.Close()

@@ -100,8 +100,8 @@ func (rt *runtime) writeMetrics(w io.Writer) {
 	rt.act.WriteMetrics(w)
 	rt.stats.set.WritePrometheus(w)
 	rt.usage.WriteMetrics(w)
-	if rt.hub != nil {
-		writeDownloads(w, rt.hub.List())
+	if m := rt.hub.Load(); m != nil {
+		writeDownloads(w, m.List())
 	}
 	if set := rt.remotes.Load(); set != nil {
 		writeRemotes(w, set.Statuses())

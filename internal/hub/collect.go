@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,8 +26,8 @@ type Collected struct {
 	Bytes  int64    `json:"bytes"`  // of contents that nobody shares any more
 }
 
-// Collect removes models that are not used, then contents that no model has, and what cancelled downloads left. What is used, was brought in the last
-// ten minutes, or is being brought, stays.
+// Collect removes models that are not used, then contents that no model has. What is used, was brought in the last ten minutes, or came for a download
+// that is to go on, stays.
 func (m *Manager) Collect(used Used, now time.Time) (Collected, error) {
 	got, err := m.collect(used, now)
 	if len(got.Models) > 0 {
@@ -39,11 +40,16 @@ func (m *Manager) collect(used Used, now time.Time) (Collected, error) {
 	keep, dropped := canonicals(used.Sources), canonicals(used.Dropped)
 	m.mu.Lock()
 	defer m.mu.Unlock() // nothing is begun meanwhile
+	paths := slices.Clone(used.Paths)
 	for _, d := range m.downloads {
-		if s := d.now(); !s.Over() || s.State == Paused || s.State == Failed {
+		s := d.now()
+		if !s.Over() {
+			return Collected{}, ErrBusy
+		}
+		if s.State == Paused || s.State == Failed {
 			keep[d.src] = true
-			if !s.Over() {
-				return Collected{}, ErrBusy
+			for _, f := range s.Files {
+				paths = append(paths, f.Path)
 			}
 		}
 	}
@@ -59,7 +65,7 @@ func (m *Manager) collect(used Used, now time.Time) (Collected, error) {
 		delete(m.downloads, id(model.Source))
 		got.Models = append(got.Models, model.Source)
 	}
-	freed, err := m.store.sweep(used.Paths)
+	freed, err := m.store.sweep(paths)
 	got.Bytes = freed
 	return got, err
 }

@@ -101,12 +101,6 @@ func (d *download) name(as string) {
 	}
 }
 
-func (d *download) names() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Clone(d.as)
-}
-
 // wanted reports whether somebody who needs the model makes it be brought.
 func (d *download) wanted(now time.Time) bool {
 	d.mu.Lock()
@@ -178,7 +172,7 @@ func (d *download) halt(why error) (Status, error) {
 
 // run does the work.
 func (d *download) run(ctx context.Context) {
-	err := d.m.store.setJob(job{Source: d.src, As: d.names(), State: Downloading})
+	err := d.m.store.setJob(job{Source: d.src, As: d.now().As, State: Downloading})
 	if err == nil {
 		err = d.bring(ctx)
 	}
@@ -210,7 +204,7 @@ func (d *download) finish(err error) {
 		if bad := d.m.store.removeJob(d.src); bad != nil {
 			d.m.Log.Warn("could not remove the note of a download", "source", d.src, "error", bad)
 		}
-	} else if bad := d.m.store.setJob(job{Source: d.src, As: d.names(), State: state, Error: text}); bad != nil {
+	} else if bad := d.m.store.setJob(job{Source: d.src, As: d.now().As, State: state, Error: text}); bad != nil {
 		d.m.Log.Warn("could not note a download", "source", d.src, "error", bad)
 	}
 	d.change(func(s *Status) {
@@ -263,14 +257,14 @@ func (d *download) bring(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return d.m.OnInstalled(model, d.names())
+	return d.m.OnInstalled(model, d.now().As)
 }
 
 // resolve finds out what the source stands for, again if a failure is one that may be over soon.
 func (d *download) resolve(ctx context.Context, ref source.Ref) (*source.Plan, error) {
 	const tries = 4
 	for try := range tries {
-		plan, err := d.m.Resolver.Resolve(ctx, ref)
+		plan, err := d.m.Resolver().Resolve(ctx, ref)
 		if err == nil || !source.Passing(err) || try == tries-1 {
 			return plan, err
 		}
@@ -316,18 +310,18 @@ func (d *download) planned(p *source.Plan) {
 // bringFile brings a file into the store, unless its content is there.
 func (d *download) bringFile(ctx context.Context, i int, f *source.File) error {
 	if f.Path != "" {
-		d.progress(i, f.Size)
+		d.progress(i, f.Size, f.Size)
 		return nil
 	}
 	path := d.m.parts(d.src, f)
 	defer d.m.only(filepath.Base(path))()
 	if blob, ok := d.m.store.blob(f.SHA256, f.Size); ok {
-		d.progress(i, f.Size)
+		d.progress(i, f.Size, f.Size)
 		d.change(func(s *Status) { s.Files[i].Path = blob })
 		return nil
 	}
 	got, err := transfer.Fetch(ctx, path, f.File, transfer.Options{
-		Limit: d.m.Limit, Progress: func(done, total int64) { d.sized(i, total); d.progress(i, done) },
+		Limit: d.m.Limit, Progress: func(done, total int64) { d.progress(i, done, total) },
 	})
 	if err != nil {
 		return err
@@ -336,29 +330,24 @@ func (d *download) bringFile(ctx context.Context, i int, f *source.File) error {
 	if err != nil {
 		return err
 	}
-	d.progress(i, got.Size)
+	d.progress(i, got.Size, got.Size)
 	d.change(func(s *Status) { s.Files[i].Path, s.Files[i].SHA256 = blob, got.SHA256 })
 	return nil
 }
 
-// sized notes how large a file is that nobody told before.
-func (d *download) sized(i int, total int64) {
-	if total < 0 || d.now().Files[i].Total == total {
-		return
-	}
+// progress notes how much of a file is there, and how large it is if nobody told before (-1 = nobody tells). What is told never goes back, also where
+// a file had to be begun anew.
+func (d *download) progress(i int, done, total int64) {
 	d.change(func(s *Status) {
-		s.Files[i].Total = total
-		if !slices.ContainsFunc(s.Files, func(f FileStatus) bool { return f.Total < 0 }) {
-			s.Total = s.sum(func(f FileStatus) int64 { return f.Total })
+		f := &s.Files[i]
+		if total >= 0 && f.Total != total {
+			f.Total = total
+			if !slices.ContainsFunc(s.Files, func(f FileStatus) bool { return f.Total < 0 }) {
+				s.Total = s.sum(func(f FileStatus) int64 { return f.Total })
+			}
 		}
-	})
-}
-
-// progress notes how much of a file is there. What is told never goes back, also where a file had to be begun anew.
-func (d *download) progress(i int, done int64) {
-	d.change(func(s *Status) {
-		s.Files[i].Done = max(s.Files[i].Done, done)
-		if s.Files[i].Done == s.Files[i].Total && i == len(s.Files)-1 {
+		f.Done = max(f.Done, done)
+		if f.Done == f.Total && i == len(s.Files)-1 {
 			s.State = Verifying
 		}
 		sum := s.sum(func(f FileStatus) int64 { return f.Done })

@@ -31,9 +31,9 @@ var (
 
 // Settings are what a manager is made with.
 type Settings struct {
-	Dir      string           // of the store; made when the first model comes
-	Resolver *source.Resolver // finds out what sources stand for
-	Limit    *rate.Limiter    // bytes per second of all downloads together; nil = no bound
+	Dir      string                  // of the store; made when the first model comes
+	Resolver func() *source.Resolver // finds out what sources stand for; asked for with each question
+	Limit    *rate.Limiter           // bytes per second of all downloads together; nil = no bound
 	Log      *slog.Logger
 
 	// OnInstalled is called when a model has come, with the names that it was asked to be installed as, before its download is told to be
@@ -81,7 +81,7 @@ func Open(s Settings) *Manager {
 	for _, j := range m.store.jobs() {
 		d := m.add(j.Source)
 		d.as = j.As
-		d.status.State, d.status.Error, d.status.Total = j.State, j.Error, -1
+		d.status.State, d.status.Error = j.State, j.Error
 		if j.State == Downloading {
 			d.start()
 		}
@@ -148,7 +148,7 @@ func (m *Manager) Plan(ctx context.Context, src string) (*source.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.Resolver.Resolve(ctx, ref)
+	return m.Resolver().Resolve(ctx, ref)
 }
 
 // Ensure is Start for those who need the model rather than its latest version: one that is there, or whose download is paused, stays as it is, and

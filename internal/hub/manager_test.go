@@ -87,7 +87,7 @@ func (p *published) hashed(name string) string {
 
 func open(tb testing.TB, dir string, change ...func(*Settings)) *Manager {
 	tb.Helper()
-	s := Settings{Dir: dir, Resolver: &source.Resolver{}, Log: slog.New(slog.DiscardHandler)}
+	s := Settings{Dir: dir, Resolver: func() *source.Resolver { return &source.Resolver{} }, Log: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
 		c(&s)
 	}
@@ -350,6 +350,24 @@ func TestCollectRemovesOnlyWhatNobodyUses(t *testing.T) {
 	}
 	if got, err := os.ReadFile(used.Path()); err != nil || !bytes.Equal(got, p.data) {
 		t.Errorf("what is used is damaged: %v", err)
+	}
+}
+
+// What came for a download that is to go on is not removed meanwhile.
+func TestCollectKeepsWhatPausedDownloadsHave(t *testing.T) {
+	m := open(t, t.TempDir())
+	blob := m.store.blobPath("abc")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(blob), 0o700), os.WriteFile(blob, []byte("part one"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d := m.add("hf:a/b")
+	d.change(func(s *Status) { s.State, s.Files = Paused, []FileStatus{{Name: "1", Path: blob}} })
+	if got, err := m.Collect(Used{}, time.Now()); err != nil || got.Bytes != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	d.change(func(s *Status) { s.State = Cancelled })
+	if got, err := m.Collect(Used{}, time.Now()); err != nil || got.Bytes != int64(len("part one")) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -159,7 +159,9 @@ func TestBadNetworks(t *testing.T) {
 	flaky(hub.CDN)
 	flaky(ollama.CDN)
 	through.corrupt.Store(true)
-	m := open(t, t.TempDir(), func(s *Settings) { s.Resolver = &source.Resolver{HuggingFace: hub.URL} })
+	m := open(t, t.TempDir(), func(s *Settings) {
+		s.Resolver = func() *source.Resolver { return &source.Resolver{HuggingFace: hub.URL} }
+	})
 	for src, want := range map[string][]byte{
 		"hf:a/b-GGUF:Q8_0":                               w1,
 		"ollama:" + ollama.URL + "/library/tiny:1b":      w2,

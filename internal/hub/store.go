@@ -106,9 +106,11 @@ func eachJSON[T any](s *store, dir string, use func(T)) {
 func (s *store) model(src string) (Model, bool) {
 	s.mu.Lock()
 	m, ok := s.models[src]
-	for _, other := range s.models { // a source that left something open is found by what was chosen too
-		if !ok && other.Resolved == src {
-			m, ok = other, true
+	if !ok { // a source that left something open is found by what was chosen too
+		for _, other := range s.models {
+			if other.Resolved == src {
+				m, ok = other, true
+			}
 		}
 	}
 	s.mu.Unlock()

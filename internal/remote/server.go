@@ -97,18 +97,17 @@ func (s *Server) has(model string) bool { return slices.Contains(s.list(), model
 
 // fitness orders servers: what is well and has room, the least busy by its weight, then the quickest.
 type fitness struct {
-	server *Server
-	well   bool
-	load   float64
-	first  time.Duration
-	open   time.Time
+	well  bool
+	load  float64
+	first time.Duration
+	open  time.Time
 }
 
 func (s *Server) fitness(now time.Time) (f fitness, room bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	well := s.open.IsZero() || !now.Before(s.open) && !s.trying
-	f = fitness{s, well, float64(s.outstanding) / float64(s.Weight), s.first, s.open}
+	f = fitness{well, float64(s.outstanding) / float64(s.Weight), s.first, s.open}
 	return f, s.MaxConcurrency == 0 || s.outstanding < s.MaxConcurrency
 }
 
@@ -132,10 +131,9 @@ func (s *Server) take() (*Turn, bool) {
 		return nil, false
 	}
 	s.outstanding++
-	if !s.open.IsZero() {
-		s.trying = true
-	}
-	return &Turn{Server: s, Lost: s.lost, began: time.Now()}, true
+	trial := !s.open.IsZero()
+	s.trying = s.trying || trial
+	return &Turn{Server: s, Lost: s.lost, began: time.Now(), trial: trial}, true
 }
 
 // Turn is a request's hold on a server.
@@ -145,6 +143,7 @@ type Turn struct {
 
 	began time.Time
 	first time.Duration // to the first byte; 0 = none came
+	trial bool          // of whether the server is well again
 	done  bool
 }
 
@@ -165,7 +164,9 @@ func (t *Turn) End(o Outcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outstanding--
-	s.trying = false
+	if t.trial {
+		s.trying = false
+	}
 	switch o {
 	case Answered:
 		s.failures, s.open = 0, time.Time{}

@@ -83,6 +83,7 @@ func TestCircuitBreaker(t *testing.T) {
 			}
 			turn.End(Failed)
 		}
+		before := take(t, s, good) // that goes on until after the breaker opens
 		fail()
 		if turn := take(t, s, good); turn.Server != bad {
 			t.Error("one failure shuts it out")
@@ -105,6 +106,7 @@ func TestCircuitBreaker(t *testing.T) {
 		if trial.Server != bad {
 			t.Fatal("nobody tries whether it is well again")
 		}
+		before.End(Left)
 		if turn := take(t, s); turn.Server != good {
 			t.Error("two try at a time")
 		}

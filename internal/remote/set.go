@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -30,10 +31,10 @@ const (
 
 // Set is the servers that there are.
 type Set struct {
+	configs []Config
 	servers []*Server
 	log     *slog.Logger
 	models  atomic.Pointer[[]Model]
-	news    func()
 	first   sync.WaitGroup
 	known   chan struct{} // closed when all were asked once
 	stop    context.CancelFunc
@@ -46,9 +47,9 @@ type Model struct {
 	Servers []string // names
 }
 
-// NewSet makes a set of servers and begins to ask them for their models. news is called when these change.
-func NewSet(configs []Config, log *slog.Logger, news func()) (*Set, error) {
-	s := &Set{log: log, news: news, known: make(chan struct{})}
+// NewSet makes a set of servers and begins to ask them for their models.
+func NewSet(configs []Config, log *slog.Logger) (*Set, error) {
+	s := &Set{configs: configs, log: log, known: make(chan struct{})}
 	names := map[string]bool{}
 	for i, c := range configs {
 		server, err := newServer(c)
@@ -73,6 +74,14 @@ func NewSet(configs []Config, log *slog.Logger, news func()) (*Set, error) {
 		close(s.known)
 	})
 	return s, nil
+}
+
+// Of reports whether a set is that of these servers; nil is that of none.
+func (s *Set) Of(configs []Config) bool {
+	if s == nil {
+		return len(configs) == 0
+	}
+	return reflect.DeepEqual(s.configs, configs)
 }
 
 // Close ends the questions. Requests that are on their way end by themselves.
@@ -144,7 +153,6 @@ func (s *Set) ask(ctx context.Context, server *Server) bool {
 	server.well(ids)
 	if changed && len(server.Models) == 0 {
 		s.collect()
-		s.news()
 	}
 	return true
 }
@@ -218,30 +226,42 @@ var (
 // One that is not well is taken only if there is no other: better to try than to refuse.
 func (s *Set) Take(model, only string, tried []*Server) (*Turn, error) {
 	for {
-		var best *fitness
-		now, full := time.Now(), false
-		for _, server := range s.servers {
-			if only != "" && server.Name != only || slices.Contains(tried, server) || !server.has(model) {
-				continue
-			}
-			f, room := server.fitness(now)
-			switch {
-			case !room:
-				full = true
-			case best == nil || f.compare(*best) < 0:
-				best = &f
-			}
-		}
-		if best == nil {
-			if full {
-				return nil, ErrFull
-			}
+		best, full := s.best(model, only, tried)
+		switch {
+		case best == nil && full:
+			return nil, ErrFull
+		case best == nil:
 			return nil, ErrNone
 		}
-		if turn, ok := best.server.take(); ok {
+		if turn, ok := best.take(); ok {
 			return turn, nil
 		}
 	}
+}
+
+// Has reports whether Take would find a server now.
+func (s *Set) Has(model, only string, tried []*Server) bool {
+	best, _ := s.best(model, only, tried)
+	return best != nil
+}
+
+// best is the server that is to be asked; nil if there is none, and then whether one has no room.
+func (s *Set) best(model, only string, tried []*Server) (best *Server, full bool) {
+	var chosen fitness
+	now := time.Now()
+	for _, server := range s.servers {
+		if only != "" && server.Name != only || slices.Contains(tried, server) || !server.has(model) {
+			continue
+		}
+		f, room := server.fitness(now)
+		switch {
+		case !room:
+			full = true
+		case best == nil || f.compare(chosen) < 0:
+			best, chosen = server, f
+		}
+	}
+	return best, full
 }
 
 // Quickest is how long the first byte of an answer took of late of the quickest server that is well, has room, and has the model; false if there is none. 0 = it
